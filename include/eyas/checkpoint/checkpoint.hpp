@@ -1,0 +1,142 @@
+#pragma once
+#include <cstring>
+#include <filesystem>
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "eyas/checkpoint/config_json.hpp"
+#include "eyas/checkpoint/state.hpp"
+#include "eyas/core/convert.hpp"
+#include "eyas/format/safetensors.hpp"
+#include "eyas/model/concept.hpp"
+#include "eyas/sample/vocab_map.hpp"
+
+namespace eyas {
+
+// A checkpoint is RUN/checkpoint-{step}/ with
+//   model.safetensors      t2d [V] bool, d2t [W] int64 and the trainable parameters, under the
+//                          reference's names, in the model's precision: all a user needs to load
+//   optimizer.safetensors  masters and moments, float32
+//   config.json            the draft's config
+//   state.json             step, loader position, identity, checksums (checkpoint/state.hpp)
+// It is written under another name, synced, and renamed: a kill at any time leaves the earlier
+// checkpoints as they were.
+
+/// What a checkpoint consists of, as views into a live model and optimizer. The views must stay
+/// valid during the call; restore_checkpoint writes through them.
+struct CheckpointContent {
+    std::span<const Parameter> parameters;
+    const VocabMap& vocab_map;
+    const ModelConfig& config;
+    std::vector<NamedBuffer> optimizer;  // AdamW::state()
+};
+
+/// t2d, d2t and the parameters under the names and in the order of the reference's state dict.
+inline std::vector<NamedTensor> draft_tensors(std::span<const Parameter> parameters,
+                                              const VocabMap& map) {
+    std::vector<NamedTensor> all;
+    all.push_back({"t2d",
+                   {reinterpret_cast<const std::byte*>(map.t2d.data()), DType::Bool,
+                    Shape{map.vocab_size()}}});
+    all.push_back({"d2t",
+                   {reinterpret_cast<const std::byte*>(map.d2t.data()), DType::I64,
+                    Shape{map.draft_vocab_size()}}});
+    for (const auto& p : parameters) all.push_back({p.name, p.value});
+    return all;
+}
+
+/// Writes RUN/checkpoint-{state.step} and keeps the newest `keep` (0: all). Returns its path.
+/// Throws ResourceError when the disk or its permissions refuse; the others are then untouched.
+inline std::filesystem::path save_checkpoint(const std::filesystem::path& run_dir,
+                                             const CheckpointContent& content,
+                                             const CheckpointState& state, std::int64_t keep = 0) {
+    AtomicDirectory dir(run_dir,
+                        std::string(detail::checkpoint_prefix) + std::to_string(state.step));
+    write_safetensors(dir.path() / "model.safetensors",
+                      draft_tensors(content.parameters, content.vocab_map), {{"format", "pt"}});
+    std::vector<NamedTensor> optimizer;
+    for (const auto& b : content.optimizer) optimizer.push_back({b.name, b.buffer});
+    write_safetensors(dir.path() / "optimizer.safetensors", optimizer, {{"format", "pt"}});
+    write_text_file(dir.path() / "config.json", config_json(content.config).dump(2) + "\n");
+    write_checkpoint_state(dir.path(), state,
+                           {"config.json", "model.safetensors", "optimizer.safetensors"});
+    auto path = dir.commit();
+    rotate_checkpoints(run_dir, keep, path);
+    return path;
+}
+
+namespace detail {
+/// Every buffer has a tensor of its name, type and shape in the file. Throws DataError.
+inline void check_fits(const SafetensorsFile& file, std::span<const NamedBuffer> buffers) {
+    for (const auto& b : buffers) {
+        const auto t = file.at(b.name);
+        if (t.dtype != b.buffer.dtype || !(t.shape == b.buffer.shape))
+            throw DataError("tensor is " + std::string(name_of(t.dtype)) + " " + t.shape.text() +
+                                ", the model has " + std::string(name_of(b.buffer.dtype)) + " " +
+                                b.buffer.shape.text(),
+                            file.path().string() + ": " + b.name,
+                            "Use the checkpoint's own config and precision");
+    }
+}
+
+inline void copy_all(const SafetensorsFile& file, std::span<const NamedBuffer> buffers) {
+    for (const auto& b : buffers) convert_into(file.at(b.name), b.buffer);
+}
+
+inline std::vector<NamedBuffer> value_buffers(std::span<const Parameter> parameters) {
+    std::vector<NamedBuffer> all;
+    for (const auto& p : parameters) all.push_back({p.name, p.value});
+    return all;
+}
+
+inline void check_same_vocab_map(const SafetensorsFile& file, const VocabMap& map) {
+    for (const auto& mine : draft_tensors({}, map)) {
+        const auto saved = file.at(mine.name);
+        if (saved.dtype != mine.tensor.dtype || !(saved.shape == mine.tensor.shape) ||
+            !std::ranges::equal(saved.bytes(), mine.tensor.bytes()))
+            throw ContractError("the vocabulary map is another one",
+                                file.path().string() + ": " + mine.name,
+                                "Train with the map that the checkpoint was written with");
+    }
+}
+}  // namespace detail
+
+/// Reads a checkpoint into the live model and optimizer that `content` views, bit for bit, and
+/// returns the rest (the caller sets AdamW's step count and seeks its loader).
+/// Everything is checked before the first byte changes. Throws DataError for a damaged checkpoint
+/// or one of other shapes, ContractError that names the field in which `identity` differs.
+inline CheckpointState restore_checkpoint(const std::filesystem::path& dir,
+                                          const CheckpointContent& content, const Json& identity) {
+    auto state = read_checkpoint_state(dir);
+    if (const auto d = first_difference(state.identity, identity))
+        throw ContractError("the checkpoint was written with other options: " + *d, dir.string(),
+                            "Resume with the same options, or start in a new run directory");
+    const SafetensorsFile model(dir / "model.safetensors");
+    const SafetensorsFile optimizer(dir / "optimizer.safetensors");
+    const auto values = detail::value_buffers(content.parameters);
+    detail::check_same_vocab_map(model, content.vocab_map);
+    detail::check_fits(model, values);
+    detail::check_fits(optimizer, content.optimizer);
+    detail::copy_all(model, values);
+    detail::copy_all(optimizer, content.optimizer);
+    return state;
+}
+
+/// Only the weights, from model.safetensors of a checkpoint directory or any safetensors file with
+/// those names, converted to the model's precision. The file's vocabulary map must be the model's.
+inline void load_weights(const std::filesystem::path& path, std::span<const Parameter> parameters,
+                         const VocabMap& map) {
+    const SafetensorsFile file(std::filesystem::is_directory(path) ? path / "model.safetensors"
+                                                                   : path);
+    detail::check_same_vocab_map(file, map);
+    for (const auto& p : parameters)
+        if (!(file.at(p.name).shape == p.value.shape))
+            throw DataError(
+                "shape " + file.at(p.name).shape.text() + ", the model has " + p.value.shape.text(),
+                file.path().string() + ": " + p.name, "Use the draft's own config");
+    detail::copy_all(file, detail::value_buffers(parameters));
+}
+
+}  // namespace eyas

@@ -1,0 +1,21 @@
+#pragma once
+#include <cstddef>
+#include <span>
+
+#include "eyas/collective/concept.hpp"
+
+namespace eyas {
+
+/// A group of one: sums are what they were, nobody waits.
+class Solo {
+public:
+    int rank() const { return 0; }
+    int world() const { return 1; }
+    template <class T>
+    void all_reduce(std::span<T>) {}
+    void broadcast(std::span<std::byte>, int) {}
+    void barrier() {}
+};
+static_assert(CollectiveBackend<Solo>);
+
+}  // namespace eyas

@@ -1,0 +1,156 @@
+#pragma once
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
+
+#include "eyas/core/error.hpp"
+
+namespace eyas {
+
+namespace detail {
+[[noreturn]] inline void throw_errno(const std::string& what, const std::filesystem::path& where) {
+    const int e = errno;
+    const std::string text = what + ": " + std::strerror(e);
+    if (e == ENOENT) throw DataError(text, where.string(), "Check the path");
+    throw ResourceError(text, where.string(),
+                        e == ENOSPC || e == EDQUOT ? "Free some space and run it again"
+                                                   : "Check permissions and the file system");
+}
+
+/// An owned file descriptor.
+class Fd {
+public:
+    explicit Fd(int fd = -1) : fd_(fd) {}
+    Fd(Fd&& o) noexcept : fd_(std::exchange(o.fd_, -1)) {}
+    Fd& operator=(Fd&& o) noexcept {
+        std::swap(fd_, o.fd_);
+        return *this;
+    }
+    ~Fd() {
+        if (fd_ >= 0) ::close(fd_);
+    }
+    int get() const { return fd_; }
+    explicit operator bool() const { return fd_ >= 0; }
+
+private:
+    int fd_;
+};
+
+inline void sync_directory(const std::filesystem::path& dir) {
+    Fd d(::open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (!d || ::fsync(d.get()) != 0) throw_errno("cannot sync directory", dir);
+}
+}  // namespace detail
+
+/// A whole file mapped read-only. Copies share the mapping; views into it live as long as any copy.
+/// Thread-safe to read. A file that another process truncates while mapped raises SIGBUS: eyas'
+/// writers never do that, they rename complete files into place.
+class MappedFile {
+public:
+    MappedFile() = default;
+    explicit MappedFile(const std::filesystem::path& path) : path_(path) {
+        detail::Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+        if (!fd) detail::throw_errno("cannot open", path);
+        struct stat st {};
+        if (::fstat(fd.get(), &st) != 0) detail::throw_errno("cannot stat", path);
+        if (!S_ISREG(st.st_mode))
+            throw DataError("not a regular file", path.string(), "Name a file");
+        const auto size = static_cast<std::size_t>(st.st_size);
+        if (size == 0) return;
+        void* p = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, fd.get(), 0);
+        if (p == MAP_FAILED) detail::throw_errno("cannot map", path);
+        map_ = std::shared_ptr<const std::byte>(
+            static_cast<const std::byte*>(p),
+            [size](const std::byte* q) { ::munmap(const_cast<std::byte*>(q), size); });
+        size_ = size;
+    }
+
+    std::span<const std::byte> bytes() const { return {map_.get(), size_}; }
+    const std::filesystem::path& path() const { return path_; }
+
+private:
+    std::filesystem::path path_;
+    std::shared_ptr<const std::byte> map_;
+    std::size_t size_ = 0;
+};
+
+/// Writes a file that appears under its name complete or not at all: bytes go to a temporary beside
+/// it, commit() syncs, renames and syncs the directory; destruction without commit removes it.
+/// Not thread-safe; owned by one writer.
+class AtomicFile {
+public:
+    /// `durable` false leaves out both syncs (tests, scratch data).
+    explicit AtomicFile(std::filesystem::path path, bool durable = true)
+        : path_(std::move(path)), durable_(durable) {
+        static std::atomic<unsigned> counter{0};
+        temporary_ = path_;
+        temporary_ += ".tmp-" + std::to_string(::getpid()) + "-" + std::to_string(counter++);
+        fd_ = detail::Fd(::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
+        if (!fd_) detail::throw_errno("cannot create", temporary_);
+    }
+    AtomicFile(const AtomicFile&) = delete;
+    AtomicFile& operator=(const AtomicFile&) = delete;
+    ~AtomicFile() {
+        if (!committed_) ::unlink(temporary_.c_str());
+    }
+
+    void write(std::span<const std::byte> bytes) {
+        while (!bytes.empty()) {
+            const auto n = ::write(fd_.get(), bytes.data(), bytes.size());
+            if (n < 0 && errno == EINTR) continue;
+            if (n < 0) detail::throw_errno("cannot write", path_);
+            bytes = bytes.subspan(static_cast<std::size_t>(n));
+        }
+    }
+    void write(std::string_view text) { write(std::as_bytes(std::span(text.data(), text.size()))); }
+
+    void commit() {
+        if (durable_ && ::fsync(fd_.get()) != 0) detail::throw_errno("cannot sync", path_);
+        if (::rename(temporary_.c_str(), path_.c_str()) != 0)
+            detail::throw_errno("cannot rename to", path_);
+        committed_ = true;
+        if (durable_) detail::sync_directory(path_.has_parent_path() ? path_.parent_path() : ".");
+    }
+
+    /// The name that the bytes have until commit().
+    const std::filesystem::path& temporary() const { return temporary_; }
+    int descriptor() const { return fd_.get(); }
+
+private:
+    std::filesystem::path path_, temporary_;
+    detail::Fd fd_;
+    bool durable_;
+    bool committed_ = false;
+};
+
+/// A small text file, atomically.
+inline void write_text_file(const std::filesystem::path& path, std::string_view text) {
+    AtomicFile f(path);
+    f.write(text);
+    f.commit();
+}
+
+inline std::string read_text_file(const std::filesystem::path& path) {
+    const MappedFile f(path);
+    return {reinterpret_cast<const char*>(f.bytes().data()), f.bytes().size()};
+}
+
+inline void create_directories(const std::filesystem::path& path) {
+    std::error_code e;
+    std::filesystem::create_directories(path, e);
+    if (e)
+        throw ResourceError("cannot create directory: " + e.message(), path.string(),
+                            "Check permissions and that no file has that name");
+}
+
+}  // namespace eyas

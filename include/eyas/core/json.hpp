@@ -1,0 +1,52 @@
+#pragma once
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "eyas/core/error.hpp"
+#include "eyas/core/file.hpp"
+
+namespace eyas {
+
+using Json = nlohmann::json;
+/// Keeps the order of keys: for files whose readers compare text.
+using OrderedJson = nlohmann::ordered_json;
+
+/// Parses text; DataError with the position on bad JSON.
+template <class J = Json>
+J parse_json(std::string_view text, const std::string& where) {
+    try {
+        return J::parse(text);
+    } catch (const nlohmann::json::exception& e) {
+        throw DataError(std::string("not valid JSON: ") + e.what(), where, "Write the file again");
+    }
+}
+
+template <class J = Json>
+J read_json_file(const std::filesystem::path& path) {
+    return parse_json<J>(read_text_file(path), path.string());
+}
+
+/// object[key] as T; DataError that names key and file when it is missing or of another type.
+template <class T, class J>
+T required(const J& object, const char* key, const std::string& where) {
+    if (!object.is_object() || !object.contains(key))
+        throw DataError(std::string("key '") + key + "' is missing", where,
+                        "Write the file again with it");
+    try {
+        return object.at(key).template get<T>();
+    } catch (const nlohmann::json::exception&) {
+        throw DataError(
+            std::string("key '") + key + "' has the wrong type: " + object.at(key).dump(), where,
+            "Correct the value");
+    }
+}
+
+/// The same with a default for a missing key or a null.
+template <class T, class J>
+T optional(const J& object, const char* key, T fallback, const std::string& where) {
+    if (!object.is_object() || !object.contains(key) || object.at(key).is_null()) return fallback;
+    return required<T>(object, key, where);
+}
+
+}  // namespace eyas

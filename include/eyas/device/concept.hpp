@@ -1,0 +1,54 @@
+#pragma once
+#include <concepts>
+#include <cstdint>
+#include <string_view>
+
+#include "eyas/core/tensor.hpp"
+
+namespace eyas {
+
+/// Whether a matmul operand is read as stored or transposed.
+enum class Op : char { None = 'N', Transposed = 'T' };
+
+/// C[m, n] = alpha * op(A)[m, k] * op(B)[k, n] + beta * C, all row-major; ld* is the distance
+/// between stored rows in elements. A and B have element type T, C has element type TC; sums are
+/// fp32.
+template <class T, class TC>
+struct Matmul {
+    Op op_a = Op::None, op_b = Op::None;
+    std::int64_t m = 0, n = 0, k = 0;
+    const T* a = nullptr;
+    std::int64_t lda = 0;
+    const T* b = nullptr;
+    std::int64_t ldb = 0;
+    TC* c = nullptr;
+    std::int64_t ldc = 0;
+    float alpha = 1.f, beta = 0.f;
+};
+
+namespace detail {
+struct ProbeIndex {
+    void operator()(std::int64_t) const {}
+};
+struct ProbeTerm {
+    double operator()(std::int64_t) const { return 0; }
+};
+}  // namespace detail
+
+/// One processor: it runs functors over an index range, sums deterministically, and multiplies
+/// matrices. Everything else in the mathematics is written once over these (room ops).
+/// `for_each(n, f)` calls f(i) once for each i in [0, n), in any order, concurrently.
+/// `for_each_row(rows, f)` is the same with enough work per call that one row is one task.
+/// `sum(n, f)` adds f(i) in an order that depends on n alone, never on the number of threads.
+template <class D>
+concept Device = requires(const D& d, std::int64_t n, const Matmul<float, float>& f32,
+                          const Matmul<BFloat16, float>& bf16) {
+    { D::name } -> std::convertible_to<std::string_view>;
+    d.for_each(n, detail::ProbeIndex{});
+    d.for_each_row(n, detail::ProbeIndex{});
+    { d.sum(n, detail::ProbeTerm{}) } -> std::same_as<double>;
+    d.matmul(f32);
+    d.matmul(bf16);
+};
+
+}  // namespace eyas

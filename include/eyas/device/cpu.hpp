@@ -1,0 +1,94 @@
+#pragma once
+#include <dnnl.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "eyas/core/error.hpp"
+#include "eyas/device/concept.hpp"
+
+namespace eyas {
+
+/// The host processor: OpenMP for loops, oneDNN for matmul. Stateless and cheap to copy; callable
+/// from any thread. Results do not depend on the number of threads, except through oneDNN's own
+/// blocking, which is fixed for a given number of threads.
+class Cpu {
+public:
+    static constexpr std::string_view name = "cpu";
+
+    template <class F>
+    void for_each(std::int64_t n, F f) const {
+        if (n < serial_below) {
+            for (std::int64_t i = 0; i < n; ++i) f(i);
+            return;
+        }
+#pragma omp parallel for schedule(static)
+        for (std::int64_t i = 0; i < n; ++i) f(i);
+    }
+
+    template <class F>
+    void for_each_row(std::int64_t rows, F f) const {
+#pragma omp parallel for schedule(static) if (rows > 1)
+        for (std::int64_t i = 0; i < rows; ++i) f(i);
+    }
+
+    template <class F>
+    double sum(std::int64_t n, F f) const {
+        const auto blocks = (n + block - 1) / block;
+        std::vector<double> partial(static_cast<std::size_t>(blocks));
+        for_each_row(blocks, [&](std::int64_t b) {
+            double s = 0;
+            for (std::int64_t i = b * block, end = std::min(n, i + block); i < end; ++i) s += f(i);
+            partial[static_cast<std::size_t>(b)] = s;
+        });
+        double s = 0;
+        for (double p : partial) s += p;
+        return s;
+    }
+
+    void matmul(const Matmul<float, float>& x) const {
+        if (x.m == 0 || x.n == 0) return;
+        const auto status =
+            dnnl_sgemm(static_cast<char>(x.op_a), static_cast<char>(x.op_b), x.m, x.n, x.k, x.alpha,
+                       x.a, x.lda, x.b, x.ldb, x.beta, x.c, x.ldc);
+        if (status != dnnl_success)
+            throw ContractError("oneDNN refused a matmul (status " + std::to_string(status) + ")",
+                                "Cpu::matmul m=" + std::to_string(x.m) +
+                                    " n=" + std::to_string(x.n) + " k=" + std::to_string(x.k),
+                                "Check the leading dimensions");
+    }
+
+    /// Widens the operands to fp32 and multiplies there: products of bfloat16 values are exact in
+    /// fp32, sums are fp32.
+    void matmul(const Matmul<BFloat16, float>& x) const {
+        static thread_local std::vector<float> a, b;
+        const auto rows_a = x.op_a == Op::None ? x.m : x.k,
+                   width_a = x.op_a == Op::None ? x.k : x.m;
+        const auto rows_b = x.op_b == Op::None ? x.k : x.n,
+                   width_b = x.op_b == Op::None ? x.n : x.k;
+        widen(x.a, x.lda, rows_a, width_a, a);
+        widen(x.b, x.ldb, rows_b, width_b, b);
+        matmul(Matmul<float, float>{x.op_a, x.op_b, x.m, x.n, x.k, a.data(), width_a, b.data(),
+                                    width_b, x.c, x.ldc, x.alpha, x.beta});
+    }
+
+private:
+    void widen(const BFloat16* from, std::int64_t stride, std::int64_t rows, std::int64_t width,
+               std::vector<float>& to) const {
+        to.resize(static_cast<std::size_t>(rows * width));
+        float* out = to.data();
+        for_each_row(rows, [=](std::int64_t r) {
+            for (std::int64_t j = 0; j < width; ++j)
+                out[r * width + j] = static_cast<float>(from[r * stride + j]);
+        });
+    }
+
+    static constexpr std::int64_t serial_below = 1 << 12;
+    static constexpr std::int64_t block = 1 << 12;
+};
+static_assert(Device<Cpu>);
+
+}  // namespace eyas

@@ -1,0 +1,126 @@
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "eyas/core/error.hpp"
+#include "eyas/format/torch_file.hpp"
+#include "eyas/ingest/scan.hpp"
+#include "eyas/ingest/validate.hpp"
+#include "eyas/sample/manifest.hpp"
+
+namespace eyas {
+
+/// The reference's names and defaults (SpecForge runtime/data_plane/disagg_ingest.py).
+struct IngestOptions {
+    std::string run_id = "disagg";
+    std::string strategy = "eagle3";
+    std::int64_t ttt_length = 7;
+    std::int64_t max_len = 2048;                  // recorded; the stored sample is not cut
+    std::optional<std::int64_t> vocab_size = {};  // V: refuse ids outside it
+    std::optional<std::size_t> limit = {};        // take the first files only
+    bool skip_bad = false;                        // leave bad files out instead of stopping
+};
+
+/// A file that was left out, and why.
+struct BadFile {
+    std::filesystem::path path;
+    std::string error;
+};
+
+/// After each file.
+struct IngestProgress {
+    std::size_t done = 0;  // files looked at, of `total`
+    std::size_t total = 0;
+    std::size_t bad = 0;
+    std::uint64_t bytes = 0;         // of tensors put into the store so far
+    const SampleRef* ref = nullptr;  // of this file; nullptr when it was left out
+};
+
+struct IngestReport {
+    Manifest manifest;
+    std::vector<BadFile> bad = {};
+    std::uint64_t bytes = 0;
+};
+
+namespace detail {
+
+inline SampleRef ref_prototype(const IngestOptions& o, std::size_t index, std::int64_t rows) {
+    SampleRef ref;
+    ref.sample_id = sample_id(o.run_id, index);
+    ref.run_id = o.run_id;
+    ref.strategy = o.strategy;
+    ref.num_tokens = rows;
+    ref.metadata["run_id"] = o.run_id;
+    ref.metadata["strategy"] = o.strategy;
+    ref.metadata["format"] = "offline_" + o.strategy;
+    ref.metadata["target_repr"] = "hidden_state";
+    ref.metadata["ttt_length"] = o.ttt_length;
+    ref.metadata["max_len"] = o.max_len;
+    ref.metadata["file_index"] = index;
+    return ref;
+}
+
+/// One feature file, opened and found good. The views live as long as `file`.
+struct CheckedSample {
+    TorchFile file;
+    std::vector<NamedTensor> tensors;  // in the order of feature::all
+    FeatureLayout layout;
+};
+
+inline CheckedSample open_checked(const std::filesystem::path& path, const IngestOptions& o,
+                                  const std::optional<FeatureLayout>& first) {
+    TorchFile file(path);
+    std::vector<NamedTensor> tensors;
+    for (const auto name : feature::all)
+        if (file.contains(name)) tensors.push_back({std::string(name), file.at(name)});
+    const auto layout = validate_sample(tensors, {o.vocab_size, o.max_len}, path.string());
+    if (first) check_same_width(layout, *first, path.string());
+    return {std::move(file), std::move(tensors), layout};
+}
+
+}  // namespace detail
+
+/// Puts the feature files of a directory into a store, one sample a file, verbatim. Sample ids come
+/// from the file's index in feature_files(), so they do not depend on what is left out.
+///
+/// A file that cannot be read or is not a valid sample ends the call with its error and nothing
+/// after it is touched (what was put before stays, it is complete); with skip_bad it is listed in
+/// the report instead. Errors of the store (disk full, no permission) always end the call.
+/// `progress` runs on the calling thread after each file. `Sink` offers
+/// `SampleRef put(SampleRef, std::span<const NamedTensor>)`, as Store<Backend> does.
+template <class Sink>
+IngestReport ingest(Sink& store, const std::filesystem::path& dir,
+                    const IngestOptions& options = {},
+                    const std::function<void(const IngestProgress&)>& progress = {}) {
+    auto files = feature_files(dir);
+    if (options.limit && files.size() > *options.limit) files.resize(*options.limit);
+    IngestReport report;
+    std::optional<FeatureLayout> first;
+    for (std::size_t i = 0; i < files.size(); ++i) {
+        std::optional<detail::CheckedSample> sample;
+        try {
+            sample = detail::open_checked(files[i], options, first);
+        } catch (const Error& e) {
+            if (!options.skip_bad) throw;
+            report.bad.push_back({files[i], e.what()});
+        }
+        if (sample) {
+            first = sample->layout;
+            for (const auto& t : sample->tensors) report.bytes += t.tensor.size_bytes();
+            report.manifest.refs.push_back(
+                store.put(detail::ref_prototype(options, i, sample->layout.rows),
+                          std::span<const NamedTensor>(sample->tensors)));
+        }
+        if (progress)
+            progress({i + 1, files.size(), report.bad.size(), report.bytes,
+                      sample ? &report.manifest.refs.back() : nullptr});
+    }
+    return report;
+}
+
+}  // namespace eyas

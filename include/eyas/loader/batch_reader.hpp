@@ -1,0 +1,153 @@
+#pragma once
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <cstring>
+#include <exception>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "eyas/loader/collate.hpp"
+#include "eyas/loader/source.hpp"
+#include "eyas/sample/feature_layout.hpp"
+
+namespace eyas::detail {
+
+template <class E>
+[[noreturn]] void throw_for_sample(const E& e, const std::string& id) {
+    throw E(e.what(), "sample '" + id + "'",
+            "Earlier batches are unaffected; correct the sample or leave it out of the manifest");
+}
+
+/// Rethrows the exception in flight with the sample's id in front, keeping its type. What is not an
+/// eyas::Error passes unchanged.
+[[noreturn]] inline void rethrow_for_sample(const std::string& id) {
+    try {
+        throw;
+    } catch (const StaleReferenceError& e) {
+        throw_for_sample(e, id);
+    } catch (const AuthenticationError& e) {
+        throw_for_sample(e, id);
+    } catch (const ContractError& e) {
+        throw_for_sample(e, id);
+    } catch (const DataError& e) {
+        throw_for_sample(e, id);
+    } catch (const TransportError& e) {
+        throw_for_sample(e, id);
+    } catch (const ResourceError& e) {
+        throw_for_sample(e, id);
+    }
+}
+
+/// A batch with the leases of the samples it was read from.
+template <class S>
+struct LeasedBatch {
+    BatchArena arena;
+    std::vector<LeaseOf<S>> leases = {};  // one per sample
+};
+
+/// Reads the samples of one batch from a store straight into an arena. One thread at a time.
+template <SampleSource S>
+class BatchReader {
+public:
+    BatchReader(S& store, std::int64_t max_len) : store_(store), max_len_(max_len) {
+        for (const auto name : feature::all) buffers_.push_back({std::string(name), {}});
+    }
+
+    /// Returns false when `stop` became true on the way. Errors carry the sample's id.
+    bool read(std::span<const SampleRef* const> refs, LeasedBatch<S>& into,
+              const std::atomic<bool>& stop) {
+        into.leases.clear();
+        into.leases.reserve(refs.size());
+        samples_.clear();
+        for (const auto* ref : refs) {
+            if (stop) return false;
+            guarded(*ref, [&] { describe(*ref, into.leases); });
+        }
+        std::int64_t tokens = 0;
+        for (const auto& s : samples_) tokens = std::max(tokens, cut(s.layout));
+        into.arena.lay_out(static_cast<std::int64_t>(refs.size()), tokens, samples_[0].layout.width,
+                           samples_[0].layout.dtype);
+        for (std::size_t b = 0; b < refs.size(); ++b) {
+            if (stop) return false;
+            guarded(*refs[b], [&] { fill(b, into); });
+            into.arena.finish_sample(static_cast<std::int64_t>(b), cut(samples_[b].layout),
+                                     refs[b]->sample_id);
+        }
+        return true;
+    }
+
+private:
+    struct Sample {
+        FeatureLayout layout;
+        std::span<const FeatureSpec> specs;
+        std::vector<FeatureSpec> found = {};  // where the ref has no specs: from the data
+    };
+
+    std::int64_t cut(const FeatureLayout& l) const { return std::min(l.rows, max_len_); }
+
+    template <class F>
+    static void guarded(const SampleRef& ref, const F& work) {
+        try {
+            work();
+        } catch (...) {
+            rethrow_for_sample(ref.sample_id);
+        }
+    }
+
+    // Takes a lease and learns the sample's shapes.
+    void describe(const SampleRef& ref, std::vector<LeaseOf<S>>& leases) {
+        leases.push_back(store_.acquire(ref));
+        Sample s;
+        s.specs = ref.feature_specs;
+        if (ref.feature_specs.empty()) {
+            for (const auto& t : store_.view(leases.back())) s.found.push_back(spec_of(t));
+            s.specs = s.found;
+        }
+        s.layout = feature_layout(s.specs, "features");
+        samples_.push_back(std::move(s));
+        check_same_width(samples_.back().layout, samples_.front().layout, "features");
+    }
+
+    // Whole samples go straight to their place; longer ones through scratch memory.
+    void fill(std::size_t b, LeasedBatch<S>& into) {
+        const auto& s = samples_[b];
+        const auto row = static_cast<std::int64_t>(b);
+        const bool whole = s.layout.rows <= max_len_;
+        std::byte* spare = whole ? nullptr : scratch(s.specs);
+        for (auto& buffer : buffers_) {
+            const auto& spec = named_spec(s.specs, buffer.name, "features");
+            buffer.buffer = {whole ? into.arena.place(buffer.name, row, s.layout.rows).data : spare,
+                             spec.dtype, spec.shape};
+            if (!whole) spare += spec.size_bytes();
+        }
+        store_.read_into(into.leases[b], buffers_);
+        if (whole) return;
+        for (const auto& buffer : buffers_) {
+            const auto to = into.arena.place(buffer.name, row, max_len_);
+            std::memcpy(to.data, buffer.buffer.data, to.size_bytes());
+        }
+    }
+
+    // All features of one sample, one after the other: int64 first, so each is aligned for its
+    // type.
+    std::byte* scratch(std::span<const FeatureSpec> specs) {
+        std::size_t bytes = 0;
+        for (const auto name : feature::all)
+            bytes += named_spec(specs, name, "features").size_bytes();
+        const auto wanted = static_cast<std::int64_t>(bytes);
+        if (scratch_.empty() || scratch_.elements() < wanted)
+            scratch_ = Tensor(DType::U8, Shape{wanted});
+        return scratch_.mutable_view().data;
+    }
+
+    S& store_;
+    std::int64_t max_len_;
+    std::vector<Sample> samples_;
+    std::vector<NamedBuffer> buffers_;  // one per feature, in the order of feature::all
+    Tensor scratch_;
+};
+
+}  // namespace eyas::detail

@@ -1,0 +1,135 @@
+#pragma once
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "eyas/core/tensor.hpp"
+#include "eyas/loader/batch.hpp"
+#include "eyas/sample/feature_layout.hpp"
+
+namespace eyas {
+
+/// The memory of one batch. Grows to the largest batch laid out so far and is then reused: no
+/// allocation once warm. Samples are written straight into their place; finish_sample() applies the
+/// reference's rules (SpecForge algorithms/eagle3/data.py, data/utils.py). One thread at a time;
+/// views into it are valid until the next lay_out().
+class BatchArena {
+public:
+    /// A batch of `samples` (B), the longest `tokens` (T) rows after the cut. Contents are
+    /// undefined until every sample was written and finished.
+    void lay_out(std::int64_t samples, std::int64_t tokens, std::int64_t width, DType dtype) {
+        batch_.input_ids = fit(input_ids_, DType::I64, {samples, tokens});
+        batch_.attention_mask = fit(attention_mask_, DType::I64, {samples, tokens});
+        batch_.loss_mask = fit(loss_mask_, DType::I64, {samples, tokens});
+        batch_.hidden_state = fit(hidden_state_, dtype, {samples, tokens, 3 * width});
+        batch_.target = fit(target_, dtype, {samples, tokens, width});
+        batch_.sample_ids.resize(static_cast<std::size_t>(samples));
+    }
+
+    /// Where the first `rows` rows of a feature (named as in the file) of sample b belong; shape as
+    /// in the file, [rows] or [1, rows, width]. ContractError for an unknown name.
+    MutableTensorView place(std::string_view name, std::int64_t b, std::int64_t rows) {
+        auto& memory = memory_of(name);
+        const auto& whole = view_of(name);
+        const auto row_bytes = stride(whole);
+        std::byte* start =
+            memory.mutable_view().data + static_cast<std::size_t>(b * whole.shape[1]) * row_bytes;
+        if (whole.shape.rank() == 2) return {start, whole.dtype, Shape{rows}};
+        return {start, whole.dtype, Shape{1, rows, whole.shape[2]}};
+    }
+
+    /// After sample b was written: the last of its `rows` rows is not supervised, attention covers
+    /// exactly the rows (pad rows inside a file stay valid), everything to the right is zero.
+    void finish_sample(std::int64_t b, std::int64_t rows, const std::string& id) {
+        const auto tokens = batch_.tokens();
+        auto attention = attention_mask_.mutable_view();
+        auto* mask = reinterpret_cast<std::int64_t*>(attention.data) + b * tokens;
+        std::fill(mask, mask + rows, std::int64_t{1});
+        std::fill(mask + rows, mask + tokens, std::int64_t{0});
+        for (const auto name : feature::all) {
+            const auto& whole = view_of(name);
+            const auto bytes = static_cast<std::size_t>(rows) * stride(whole);
+            const auto pad = static_cast<std::size_t>(tokens - rows) * stride(whole);
+            if (pad) std::memset(place(name, b, rows).data + bytes, 0, pad);
+        }
+        place(feature::loss_mask, b, rows).as<std::int64_t>()[static_cast<std::size_t>(rows - 1)] =
+            0;
+        batch_.sample_ids[static_cast<std::size_t>(b)] = id;
+    }
+
+    const Batch& batch() const { return batch_; }
+
+private:
+    // `t` holds bytes only; its own shape is the capacity.
+    static TensorView fit(Tensor& t, DType dtype, const Shape& shape) {
+        const TensorView wanted{nullptr, dtype, shape};
+        const auto bytes = static_cast<std::int64_t>(wanted.size_bytes());
+        if (t.empty() || t.elements() < bytes) t = Tensor(DType::U8, Shape{bytes});
+        return {t.view().data, dtype, shape};
+    }
+
+    static std::size_t stride(const TensorView& whole) {  // bytes of one row
+        return size_of(whole.dtype) *
+               (whole.shape.rank() == 3 ? static_cast<std::size_t>(whole.shape[2]) : 1);
+    }
+
+    Tensor& memory_of(std::string_view name) {
+        if (name == feature::input_ids) return input_ids_;
+        if (name == feature::loss_mask) return loss_mask_;
+        if (name == feature::hidden_state) return target_;
+        if (name == feature::aux_hidden_state) return hidden_state_;
+        throw ContractError("unknown feature '" + std::string(name) + "'", "BatchArena",
+                            "Use the names in eyas::feature");
+    }
+    const TensorView& view_of(std::string_view name) {
+        if (name == feature::input_ids) return batch_.input_ids;
+        if (name == feature::loss_mask) return batch_.loss_mask;
+        return name == feature::hidden_state ? batch_.target : batch_.hidden_state;
+    }
+
+    Tensor input_ids_, attention_mask_, loss_mask_, hidden_state_, target_;
+    Batch batch_;
+};
+
+/// One sample's features as they lie in a file, mapped or owned by the caller.
+struct SampleFeatures {
+    std::string id;
+    std::span<const NamedTensor> tensors;
+};
+
+/// Copies samples into one batch, each cut to `max_len` rows, right-padded with zeros to the
+/// longest. Throws DataError, naming the sample, for features that do not form a sample or whose
+/// width or dtype differ from the first sample's; ContractError for no samples or max_len < 1.
+inline void collate(std::span<const SampleFeatures> samples, std::int64_t max_len,
+                    BatchArena& arena) {
+    if (samples.empty() || max_len < 1)
+        throw ContractError("a batch of " + std::to_string(samples.size()) +
+                                " samples of at most " + std::to_string(max_len) + " rows",
+                            "collate", "Pass at least one sample and max_len >= 1");
+    std::vector<FeatureLayout> layouts;
+    std::int64_t longest = 0;
+    for (const auto& s : samples) {
+        std::vector<FeatureSpec> specs;
+        for (const auto& t : s.tensors) specs.push_back(spec_of(t));
+        layouts.push_back(feature_layout(specs, "sample " + s.id));
+        check_same_width(layouts.back(), layouts.front(), "sample " + s.id);
+        longest = std::max(longest, std::min(layouts.back().rows, max_len));
+    }
+    const auto count = static_cast<std::int64_t>(samples.size());
+    arena.lay_out(count, longest, layouts[0].width, layouts[0].dtype);
+    for (std::int64_t b = 0; b < count; ++b) {
+        const auto& s = samples[static_cast<std::size_t>(b)];
+        const auto rows = std::min(layouts[static_cast<std::size_t>(b)].rows, max_len);
+        for (const auto& t : s.tensors) {
+            if (std::ranges::find(feature::all, t.name) == feature::all.end()) continue;
+            const auto to = arena.place(t.name, b, rows);
+            std::memcpy(to.data, t.tensor.data, to.size_bytes());
+        }
+        arena.finish_sample(b, rows, s.id);
+    }
+}
+
+}  // namespace eyas

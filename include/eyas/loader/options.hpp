@@ -1,0 +1,80 @@
+#pragma once
+#include <cstdint>
+#include <string>
+
+#include "eyas/core/error.hpp"
+#include "eyas/sample/feature_layout.hpp"
+#include "eyas/sample/manifest.hpp"
+
+namespace eyas {
+
+struct LoaderOptions {
+    std::int64_t batch_size = 1;  // B
+    std::int64_t max_len = 2048;  // longer samples are cut to their first max_len rows
+    std::uint64_t seed = 0;       // of the order: epoch e is drawn with seed + e
+    bool shuffle = true;
+    bool drop_last = true;      // leave out the short batch at the end of an epoch
+    std::int64_t rank = 0;      // of this trainer
+    std::int64_t world = 1;     // trainers that share the data
+    std::int64_t prefetch = 2;  // batches read ahead; 0: read in next(), no thread
+    std::int64_t epochs = 1;
+};
+
+/// Where in the run a batch lies, both counted from 0.
+struct LoaderPosition {
+    std::int64_t epoch = 0;
+    std::int64_t batch = 0;
+    friend auto operator<=>(const LoaderPosition&, const LoaderPosition&) = default;
+};
+
+namespace detail {
+
+/// Batches that one rank sees per epoch. Throws ContractError for impossible options and for an
+/// epoch without a batch.
+inline std::int64_t checked_batches_per_epoch(std::int64_t samples, const LoaderOptions& o) {
+    if (o.batch_size < 1 || o.max_len < 1 || o.prefetch < 0 || o.prefetch > 1024 || o.epochs < 0 ||
+        o.world < 1 || o.rank < 0 || o.rank >= o.world)
+        throw ContractError(
+            "batch_size " + std::to_string(o.batch_size) + ", max_len " +
+                std::to_string(o.max_len) + ", prefetch " + std::to_string(o.prefetch) +
+                ", epochs " + std::to_string(o.epochs) + ", rank " + std::to_string(o.rank) +
+                " of " + std::to_string(o.world),
+            "LoaderOptions", "Use positive sizes, 0 <= prefetch <= 1024 and 0 <= rank < world");
+    const auto mine = (samples + o.world - 1) / o.world;
+    const auto batches =
+        o.drop_last ? mine / o.batch_size : (mine + o.batch_size - 1) / o.batch_size;
+    if (batches == 0)
+        throw ContractError(std::to_string(mine) + " samples per trainer make no batch of " +
+                                std::to_string(o.batch_size),
+                            "LoaderOptions",
+                            "Use smaller batches, drop_last = false, or more samples");
+    return batches;
+}
+
+/// What can be known before any tensor is read: every ref is an EAGLE3 sample with the target's
+/// hidden states, and all that have specs agree. Throws DataError that names the sample.
+inline void check_refs(const Manifest& manifest) {
+    const FeatureLayout* first = nullptr;
+    FeatureLayout layout;
+    for (const auto& ref : manifest.refs) {
+        const auto where = "sample '" + ref.sample_id + "'";
+        if (ref.strategy != "eagle3")
+            throw DataError("was captured for strategy '" + ref.strategy + "'", where,
+                            "Capture features for eagle3");
+        const auto repr = ref.metadata.find("target_repr");
+        if (repr != ref.metadata.end() && !repr->is_null() && *repr != "hidden_state")
+            throw DataError("its target is " + repr->dump(), where,
+                            "Capture features with target_repr hidden_state");
+        if (ref.feature_specs.empty()) continue;
+        const auto here = feature_layout(ref.feature_specs, where);
+        if (!first) {
+            layout = here;
+            first = &layout;
+        }
+        check_same_width(here, layout, where);
+    }
+}
+
+}  // namespace detail
+
+}  // namespace eyas

@@ -1,0 +1,28 @@
+#pragma once
+#include <concepts>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "eyas/core/tensor.hpp"
+#include "eyas/sample/sample_ref.hpp"
+
+namespace eyas {
+
+/// The lease type of a store: holds one sample; destroyed without release() it gives the sample
+/// back unconsumed.
+template <class S>
+using LeaseOf = decltype(std::declval<S&>().acquire(std::declval<const SampleRef&>()));
+
+/// What the loader needs of a store. All calls may come from two threads at once (the loader's own
+/// reads, the consumer's releases). Store<Backend> is one.
+template <class S>
+concept SampleSource = std::movable<LeaseOf<S>> &&
+    requires(S& store, const LeaseOf<S>& lease, LeaseOf<S>&& used,
+             std::span<const NamedBuffer> buffers) {
+    store.read_into(lease, buffers);  // fills caller's memory; shapes as stored
+    { store.view(lease) } -> std::convertible_to<std::vector<NamedTensor>>;
+    store.release(std::move(used));  // consumed: a consume-once store frees the sample
+};
+
+}  // namespace eyas

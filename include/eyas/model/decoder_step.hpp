@@ -1,0 +1,203 @@
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "eyas/model/eagle3_batch.hpp"
+#include "eyas/model/eagle3_parameters.hpp"
+#include "eyas/ops/attention.hpp"
+#include "eyas/ops/attention_backward.hpp"
+#include "eyas/ops/embedding.hpp"
+#include "eyas/ops/linear.hpp"
+#include "eyas/ops/rms_norm.hpp"
+#include "eyas/ops/rotary.hpp"
+#include "eyas/ops/swiglu.hpp"
+
+namespace eyas {
+
+/// What one TTT step keeps for its backward; everything else is computed again.
+template <class T>
+struct StepActivations {
+    std::vector<std::int64_t> ids;  // [N] token whose embedding each row reads
+    std::vector<T> qkv;             // [N, (H+2G)E] rotated q, rotated k, v
+    std::vector<T> attended;        // [N, H*E]
+    std::vector<T> middle;          // [N, D] after the attention residual
+    std::vector<T> gate_up;         // [N, 2F]
+    std::vector<T> hidden;          // [N, D] the step's result, before any norm
+    std::vector<float> log_sum;     // [B, H, T]
+    std::vector<float> rms_embedding, rms_hidden, rms_middle;  // [N] inverse rms of the three norms
+    std::vector<float> dk, dv;  // [B, H, T, E] gradients of this step's keys and values
+};
+
+/// The draft's single decoder layer at one TTT step, forward and backward.
+/// Input of a row: [rms(embedding), rms(hidden)], 2D wide. Source: EAGLE-3 (arXiv 2503.01840).
+/// Owns scratch only; one thread drives it.
+template <Device Dev, class T>
+class DecoderStep {
+public:
+    DecoderStep(const Dev& device, const ModelConfig& config)
+        : device_(device), c_(config), epsilon_(static_cast<float>(config.rms_norm_eps)) {}
+
+    std::int64_t q_width() const { return c_.num_attention_heads * c_.head_dim; }
+    std::int64_t kv_width() const { return c_.num_key_value_heads * c_.head_dim; }
+    std::int64_t qkv_width() const { return q_width() + 2 * kv_width(); }
+
+    /// Computes steps[i] from `hidden` [N, D]. `embedding_table` [V, D].
+    void forward(const Eagle3Parameters<T>& p, const T* embedding_table,
+                 const Eagle3Batch<T>& batch, const T* hidden, const RotaryRows& angles,
+                 std::vector<StepActivations<T>>& steps, std::int64_t i) {
+        auto& s = steps[static_cast<std::size_t>(i)];
+        const auto n = batch.rows(), d = c_.hidden_size, f = c_.intermediate_size;
+        resize(s, n);
+        shift_left(batch.ids.data(), s.ids.data(), batch.batch, batch.tokens, i + 1, 0);
+        input(p, embedding_table, hidden, s, n);
+        linear(device_, input_.data(), 2 * d, p.value(p.qkv), s.qkv.data(), qkv_width(), n, 2 * d,
+               qkv_width(), false, scratch_);
+        rotary(device_, s.qkv.data(), n, qkv_width(),
+               c_.num_attention_heads + c_.num_key_value_heads, c_.head_dim, angles, 1.f);
+        ttt_attention(device_, attention(batch, steps, i), s.attended.data(), q_width(),
+                      s.log_sum.data());
+        std::copy_n(hidden, n * d, s.middle.data());
+        linear(device_, s.attended.data(), q_width(), p.value(p.o), s.middle.data(), d, n,
+               q_width(), d, true, scratch_);
+        rms_norm(device_, s.middle.data(), d, p.value(p.post_norm), normed_.data(), d,
+                 s.rms_middle.data(), n, d, epsilon_);
+        linear(device_, normed_.data(), d, p.value(p.gate_up), s.gate_up.data(), 2 * f, n, d, 2 * f,
+               false, scratch_);
+        swiglu(device_, s.gate_up.data(), activated_.data(), n, f);
+        std::copy_n(s.middle.data(), n * d, s.hidden.data());
+        linear(device_, activated_.data(), f, p.value(p.down), s.hidden.data(), d, n, f, d, true,
+               scratch_);
+    }
+
+    /// Call before the first backward of a batch: clears the key and value gradients of every step.
+    void begin_backward(std::vector<StepActivations<T>>& steps, std::int64_t rows) {
+        for (auto& s : steps) {
+            s.dk.assign(static_cast<std::size_t>(rows * q_width()), 0.f);
+            s.dv.assign(static_cast<std::size_t>(rows * q_width()), 0.f);
+        }
+    }
+
+    /// `dh` [N, D] holds the gradient at the step's result and becomes the one at its input
+    /// `hidden`. Steps must be taken from last to first. gate_up of the step is consumed.
+    void backward(Eagle3Parameters<T>& p, const T* embedding_table, const Eagle3Batch<T>& batch,
+                  const T* hidden, const RotaryRows& angles, std::vector<StepActivations<T>>& steps,
+                  std::int64_t i, T* dh) {
+        auto& s = steps[static_cast<std::size_t>(i)];
+        backward_mlp(p, s, batch.rows(), dh);
+        backward_attention(p, batch, angles, steps, i, dh);
+        backward_input(p, embedding_table, hidden, s, batch.rows(), dh);
+    }
+
+private:
+    void resize(StepActivations<T>& s, std::int64_t n) {
+        const auto to = [n](auto& v, std::int64_t width) {
+            v.resize(static_cast<std::size_t>(n * width));
+        };
+        const auto d = c_.hidden_size, f = c_.intermediate_size;
+        to(s.ids, 1), to(s.qkv, qkv_width()), to(s.attended, q_width()), to(s.middle, d),
+            to(s.gate_up, 2 * f);
+        to(s.hidden, d), to(s.log_sum, c_.num_attention_heads);
+        to(s.rms_embedding, 1), to(s.rms_hidden, 1), to(s.rms_middle, 1);
+        to(input_, 2 * d), to(embedded_, d), to(normed_, d), to(activated_, f);
+    }
+
+    /// input_ [N, 2D]: the two normalised halves.
+    void input(const Eagle3Parameters<T>& p, const T* table, const T* hidden, StepActivations<T>& s,
+               std::int64_t n) {
+        const auto d = c_.hidden_size;
+        embedding(device_, table, s.ids.data(), embedded_.data(), n, d);
+        rms_norm(device_, embedded_.data(), d, p.value(p.input_norm), input_.data(), 2 * d,
+                 s.rms_embedding.data(), n, d, epsilon_);
+        rms_norm(device_, hidden, d, p.value(p.hidden_norm), input_.data() + d, 2 * d,
+                 s.rms_hidden.data(), n, d, epsilon_);
+    }
+
+    TttAttention<T> attention(const Eagle3Batch<T>& batch,
+                              const std::vector<StepActivations<T>>& steps, std::int64_t i) {
+        keys_.clear(), values_.clear();
+        for (std::int64_t j = 0; j <= i; ++j) {
+            const T* qkv = steps[static_cast<std::size_t>(j)].qkv.data();
+            keys_.push_back(qkv + q_width());
+            values_.push_back(qkv + q_width() + kv_width());
+        }
+        return {batch.batch,
+                batch.tokens,
+                c_.num_attention_heads,
+                c_.num_key_value_heads,
+                c_.head_dim,
+                i,
+                batch.mask.data(),
+                steps[static_cast<std::size_t>(i)].qkv.data(),
+                qkv_width(),
+                keys_.data(),
+                values_.data(),
+                qkv_width()};
+    }
+
+    void backward_mlp(Eagle3Parameters<T>& p, StepActivations<T>& s, std::int64_t n, T* dh) {
+        const auto d = c_.hidden_size, f = c_.intermediate_size;
+        swiglu(device_, s.gate_up.data(), activated_.data(), n, f);
+        linear_backward_weight(device_, dh, d, activated_.data(), f, p.grad(p.down), n, f, d);
+        linear_backward_input(device_, dh, d, p.value(p.down), activated_.data(), f, n, f, d, false,
+                              scratch_);
+        swiglu_backward(device_, s.gate_up.data(), activated_.data(), n, f);
+        rms_norm(device_, s.middle.data(), d, p.value(p.post_norm), normed_.data(), d,
+                 s.rms_middle.data(), n, d, epsilon_);
+        linear_backward_weight(device_, s.gate_up.data(), 2 * f, normed_.data(), d,
+                               p.grad(p.gate_up), n, d, 2 * f);
+        linear_backward_input(device_, s.gate_up.data(), 2 * f, p.value(p.gate_up), normed_.data(),
+                              d, n, d, 2 * f, false, scratch_);
+        rms_norm_backward(device_, s.middle.data(), d, p.value(p.post_norm), normed_.data(), d, dh,
+                          d, s.rms_middle.data(), p.grad(p.post_norm), n, d);
+    }
+
+    /// Leaves the gradient at q, k, v (before rotation) in d_qkv_ and adds the residual part to dh.
+    void backward_attention(Eagle3Parameters<T>& p, const Eagle3Batch<T>& batch,
+                            const RotaryRows& angles, std::vector<StepActivations<T>>& steps,
+                            std::int64_t i, const T* dh) {
+        auto& s = steps[static_cast<std::size_t>(i)];
+        const auto n = batch.rows(), d = c_.hidden_size, q = q_width();
+        d_attended_.resize(static_cast<std::size_t>(n * q));
+        d_qkv_.resize(static_cast<std::size_t>(n * qkv_width()));
+        linear_backward_weight(device_, dh, d, s.attended.data(), q, p.grad(p.o), n, q, d);
+        linear_backward_input(device_, dh, d, p.value(p.o), d_attended_.data(), q, n, q, d, false,
+                              scratch_);
+        dk_.clear(), dv_.clear();
+        for (std::int64_t j = 0; j <= i; ++j) {
+            dk_.push_back(steps[static_cast<std::size_t>(j)].dk.data());
+            dv_.push_back(steps[static_cast<std::size_t>(j)].dv.data());
+        }
+        const auto a = attention(batch, steps, i);
+        ttt_attention_backward(device_, a, s.log_sum.data(), d_attended_.data(), q, d_qkv_.data(),
+                               qkv_width(), dk_.data(), dv_.data());
+        reduce_kv_gradient(device_, a, s.dk.data(), d_qkv_.data() + q, qkv_width());
+        reduce_kv_gradient(device_, a, s.dv.data(), d_qkv_.data() + q + kv_width(), qkv_width());
+        rotary(device_, d_qkv_.data(), n, qkv_width(),
+               c_.num_attention_heads + c_.num_key_value_heads, c_.head_dim, angles, -1.f);
+    }
+
+    void backward_input(Eagle3Parameters<T>& p, const T* table, const T* hidden,
+                        StepActivations<T>& s, std::int64_t n, T* dh) {
+        const auto d = c_.hidden_size;
+        input(p, table, hidden, s, n);
+        linear_backward_weight(device_, d_qkv_.data(), qkv_width(), input_.data(), 2 * d,
+                               p.grad(p.qkv), n, 2 * d, qkv_width());
+        linear_backward_input(device_, d_qkv_.data(), qkv_width(), p.value(p.qkv), input_.data(),
+                              2 * d, n, 2 * d, qkv_width(), false, scratch_);
+        rms_norm_backward(device_, embedded_.data(), d, p.value(p.input_norm), input_.data(), 2 * d,
+                          static_cast<T*>(nullptr), d, s.rms_embedding.data(), p.grad(p.input_norm),
+                          n, d);
+        rms_norm_backward(device_, hidden, d, p.value(p.hidden_norm), input_.data() + d, 2 * d, dh,
+                          d, s.rms_hidden.data(), p.grad(p.hidden_norm), n, d);
+    }
+
+    const Dev& device_;
+    const ModelConfig& c_;
+    float epsilon_;
+    std::vector<T> input_, embedded_, normed_, activated_, d_attended_, d_qkv_;
+    std::vector<const T*> keys_, values_;
+    std::vector<float*> dk_, dv_;
+    RoundingScratch scratch_;
+};
+
+}  // namespace eyas

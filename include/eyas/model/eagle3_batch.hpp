@@ -1,0 +1,111 @@
+#pragma once
+#include <algorithm>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "eyas/core/convert.hpp"
+#include "eyas/format/hf_config.hpp"
+#include "eyas/loader/batch.hpp"
+#include "eyas/model/eagle3_options.hpp"
+
+namespace eyas {
+
+/// A batch checked against the model and brought into the form that the step reads. Buffers are
+/// reused from batch to batch and only ever grow.
+/// Shift rule: row p uses aux state p, the embedding of token p+1 and the teacher of position p+1;
+/// at TTT step i everything but the attention mask and the positions moves i further.
+template <class T>
+struct Eagle3Batch {
+    std::int64_t batch = 0, tokens = 0;    // B, T
+    std::vector<std::int64_t> ids;         // [B, T] input ids
+    std::vector<std::int64_t> mask;        // [B, T] attention mask
+    std::vector<std::int64_t> positions;   // [1 or 3, B, T]
+    std::vector<std::int64_t> supervised;  // flat target rows b*T + q with loss mask 1, ascending
+    Tensor hidden;                         // [B*T, 3Dt]
+    Tensor target;                         // [B*T, Dt], unshifted
+
+    std::int64_t rows() const { return batch * tokens; }
+
+    /// Throws DataError that names the sample and the field for anything that does not fit.
+    void assign(const Batch& b, const ModelConfig& c) {
+        check(b, c);
+        batch = b.batch_size();
+        tokens = b.tokens();
+        copy(b.input_ids, ids);
+        copy(b.attention_mask, mask);
+        if (b.position_ids) {
+            copy(*b.position_ids, positions);
+        } else {
+            positions.resize(static_cast<std::size_t>(rows()));
+            for (std::int64_t r = 0; r < rows(); ++r)
+                positions[static_cast<std::size_t>(r)] = r % tokens;
+        }
+        supervised.clear();
+        const auto loss_mask = b.loss_mask.as<std::int64_t>();
+        for (std::int64_t r = 0; r < rows(); ++r)
+            if (loss_mask[static_cast<std::size_t>(r)]) supervised.push_back(r);
+        convert(b.hidden_state, hidden);
+        convert(b.target, target);
+    }
+
+    std::int64_t last_position() const { return *std::ranges::max_element(positions); }
+
+private:
+    static void copy(const TensorView& from, std::vector<std::int64_t>& to) {
+        const auto v = from.as<std::int64_t>();
+        to.assign(v.begin(), v.end());
+    }
+
+    static void convert(const TensorView& from, Tensor& to) {
+        if (to.empty() || to.elements() < from.elements())
+            to = Tensor(dtype_of<T>, {from.elements()});
+        convert_into(from, {to.mutable_view().data, dtype_of<T>, from.shape});
+    }
+
+    static std::string name(const Batch& b) {
+        std::string s = "batch";
+        for (const auto& id : b.sample_ids) s += " " + id;
+        return s;
+    }
+
+    static void expect(const Batch& b, const char* field, const TensorView& t, const Shape& want) {
+        if (!(t.shape == want))
+            throw DataError(
+                std::string(field) + " has shape " + t.shape.text() + ", expected " + want.text(),
+                name(b), "The features and the draft config must come from the same target model");
+    }
+
+    static void check(const Batch& b, const ModelConfig& c) {
+        const auto B = b.batch_size(), n = b.tokens();
+        const bool three = b.position_ids && b.position_ids->shape.rank() == 3;
+        expect(b, "attention_mask", b.attention_mask, {B, n});
+        expect(b, "loss_mask", b.loss_mask, {B, n});
+        expect(b, "aux_hidden_state", b.hidden_state, {B, n, 3 * c.target_hidden_size});
+        expect(b, "hidden_state", b.target, {B, n, c.target_hidden_size});
+        if (b.position_ids)
+            expect(b, "position_ids", *b.position_ids, three ? Shape{3, B, n} : Shape{B, n});
+        for (const auto* t : {&b.hidden_state, &b.target})
+            if (t->dtype != DType::F32 && t->dtype != DType::BF16)
+                throw DataError("hidden states are " + std::string(name_of(t->dtype)), name(b),
+                                "Store features as float32 or bfloat16");
+        range(b, "input_ids", b.input_ids, c.vocab_size,
+              "Use the vocabulary map and config of this target");
+        range(b, "loss_mask", b.loss_mask, 2, "A loss mask holds 0 and 1");
+        range(b, "attention_mask", b.attention_mask, 2, "An attention mask holds 0 and 1");
+        if (b.position_ids)
+            range(b, "position_ids", *b.position_ids, c.max_position_embeddings,
+                  "Raise max_position_embeddings in the draft config");
+    }
+
+    static void range(const Batch& b, const char* field, const TensorView& t, std::int64_t end,
+                      const char* remedy) {
+        for (auto v : t.as<std::int64_t>())
+            if (v < 0 || v >= end)
+                throw DataError(std::string(field) + " holds " + std::to_string(v) +
+                                    ", outside [0, " + std::to_string(end) + ")",
+                                name(b), remedy);
+    }
+};
+
+}  // namespace eyas

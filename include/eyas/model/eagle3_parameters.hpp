@@ -1,0 +1,101 @@
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <numbers>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "eyas/core/convert.hpp"
+#include "eyas/core/tensor.hpp"
+#include "eyas/format/hf_config.hpp"
+#include "eyas/model/concept.hpp"
+
+namespace eyas {
+
+/// The trainable parameters of an EAGLE3 draft in one block, and their gradients in another, both
+/// in state-dict order. q, k, v lie behind one another, as do gate and up, so each group is also
+/// one matrix: [(H+2G)E, 2D] and [2F, D].
+template <class T>
+class Eagle3Parameters {
+public:
+    /// Linear layers N(0, initializer_range), norms 1. The same seed gives the same bits anywhere.
+    Eagle3Parameters(const ModelConfig& c, std::uint64_t seed) {
+        const auto d = c.hidden_size, q = c.num_attention_heads * c.head_dim,
+                   kv = c.num_key_value_heads * c.head_dim;
+        const std::string layer = "midlayer.";
+        add(layer + "self_attn.q_proj.weight", {q, 2 * d}, qkv);
+        add(layer + "self_attn.k_proj.weight", {kv, 2 * d});
+        add(layer + "self_attn.v_proj.weight", {kv, 2 * d});
+        add(layer + "self_attn.o_proj.weight", {d, q}, o);
+        add(layer + "mlp.gate_proj.weight", {c.intermediate_size, d}, gate_up);
+        add(layer + "mlp.up_proj.weight", {c.intermediate_size, d});
+        add(layer + "mlp.down_proj.weight", {d, c.intermediate_size}, down);
+        add(layer + "hidden_norm.weight", {d}, hidden_norm);
+        add(layer + "input_layernorm.weight", {d}, input_norm);
+        add(layer + "post_attention_layernorm.weight", {d}, post_norm);
+        add("fc.weight", {d, 3 * c.target_hidden_size}, fc);
+        for (std::size_t i = 0; c.fc_norm && i < 3; ++i)
+            add("fc_norm." + std::to_string(i) + ".weight", {c.target_hidden_size}, fc_norm[i]);
+        add("norm.weight", {d}, norm);
+        parameters_.back().receives_gradient = c.norm_output;
+        add("lm_head.weight", {c.draft_vocab_size, d}, lm_head);
+        values_ = Tensor(dtype_of<T>, {size_});
+        grads_ = Tensor::zeros(DType::F32, {size_});
+        bind();
+        initialise(c.initializer_range, seed);
+    }
+
+    /// Where a matrix begins in the block, for values and for gradients.
+    struct Slot {
+        std::int64_t offset = 0;
+    };
+    Slot qkv, o, gate_up, down, hidden_norm, input_norm, post_norm, fc, fc_norm[3], norm, lm_head;
+
+    const T* value(Slot s) const { return values_.as<T>().data() + s.offset; }
+    float* grad(Slot s) { return grads_.as<float>().data() + s.offset; }
+    const std::vector<Parameter>& list() const { return parameters_; }
+    void zero_gradients() { std::ranges::fill(grads_.as<float>(), 0.f); }
+    std::int64_t size() const { return size_; }  // elements
+
+private:
+    void add(const std::string& name, const Shape& shape, Slot& slot) {
+        slot.offset = size_;
+        add(name, shape);
+    }
+    void add(const std::string& name, const Shape& shape) {
+        parameters_.push_back({name, {nullptr, dtype_of<T>, shape}, {nullptr, DType::F32, shape}});
+        size_ += shape.elements();
+    }
+
+    void bind() {
+        std::int64_t at = 0;
+        for (auto& p : parameters_) {
+            p.value.data = reinterpret_cast<std::byte*>(values_.as<T>().data() + at);
+            p.grad.data = reinterpret_cast<std::byte*>(grads_.as<float>().data() + at);
+            at += p.value.shape.elements();
+        }
+    }
+
+    void initialise(double range, std::uint64_t seed) {
+        std::mt19937_64 random(seed);
+        const auto uniform = [&] {
+            return (static_cast<double>(random() >> 11) + 0.5) * 0x1.0p-53;
+        };
+        for (auto& p : parameters_) {
+            const bool is_norm = p.value.shape.rank() == 1;
+            for (T& v : p.value.template as<T>()) {  // Box and Muller, the cosine half
+                const double radius = is_norm ? 0 : std::sqrt(-2 * std::log(uniform()));
+                v = T(is_norm ? 1.f
+                              : static_cast<float>(range * radius *
+                                                   std::cos(2 * std::numbers::pi * uniform())));
+            }
+        }
+    }
+
+    std::vector<Parameter> parameters_;
+    std::int64_t size_ = 0;
+    Tensor values_, grads_;
+};
+
+}  // namespace eyas

@@ -1,0 +1,82 @@
+#pragma once
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "eyas/core/convert.hpp"
+#include "eyas/core/tensor.hpp"
+#include "eyas/device/concept.hpp"
+#include "eyas/ops/distillation_loss.hpp"
+#include "eyas/sample/vocab_map.hpp"
+
+namespace eyas {
+
+/// The frozen target head with its rows sorted: those with a draft id first, in draft order, then
+/// the rest. So the draft vocabulary's logits are one matmul, and the rest is visited in tiles.
+template <class T>
+class TeacherHead {
+public:
+    static constexpr std::int64_t vocabulary_tile = 4096;
+
+    /// lm_head [V, Dt]. The map was checked to fit.
+    TeacherHead(const TensorView& lm_head, const VocabMap& map)
+        : width_(lm_head.shape[1]),
+          draft_vocab_(map.draft_vocab_size()),
+          rows_(dtype_of<T>, lm_head.shape) {
+        for (std::int64_t w = 0; w < draft_vocab_; ++w) ids_.push_back(map.target_id(w));
+        for (std::int64_t v = 0; v < map.vocab_size(); ++v)
+            if (!map.t2d[static_cast<std::size_t>(v)]) ids_.push_back(v);
+        const auto from_row = static_cast<std::size_t>(width_) * size_of(lm_head.dtype);
+        const auto to_row = static_cast<std::size_t>(width_) * sizeof(T);
+        for (std::size_t r = 0; r < ids_.size(); ++r)
+            convert_into({lm_head.data + static_cast<std::size_t>(ids_[r]) * from_row,
+                          lm_head.dtype,
+                          {width_}},
+                         {rows_.mutable_view().data + r * to_row, dtype_of<T>, {width_}});
+    }
+
+    std::int64_t width() const { return width_; }                   // Dt
+    std::int64_t draft_vocab_size() const { return draft_vocab_; }  // W
+
+    /// Draft-vocabulary logits z [N, W] (fp32 numbers in T's precision) of states [N, Dt], and per
+    /// row the arg-max and log-sum-exp over the whole vocabulary. `tile` is scratch, resized as
+    /// needed.
+    template <Device Dev>
+    void evaluate(const Dev& device, const T* states, std::int64_t n, float* z,
+                  std::vector<float>& tile, std::vector<TeacherRow>& rows) const {
+        rows.assign(static_cast<std::size_t>(n), TeacherRow{});
+        logits(device, states, n, 0, draft_vocab_, z);
+        visit_all(device, z, n, 0, draft_vocab_, rows);
+        tile.resize(static_cast<std::size_t>(n * vocabulary_tile));
+        const auto total = static_cast<std::int64_t>(ids_.size());
+        for (auto begin = draft_vocab_; begin < total; begin += vocabulary_tile) {
+            const auto count = std::min(vocabulary_tile, total - begin);
+            logits(device, states, n, begin, count, tile.data());
+            visit_all(device, tile.data(), n, begin, count, rows);
+        }
+    }
+
+private:
+    template <Device Dev>
+    void logits(const Dev& device, const T* states, std::int64_t n, std::int64_t begin,
+                std::int64_t count, float* z) const {
+        const T* head = rows_.template as<T>().data() + begin * width_;
+        device.matmul(Matmul<T, float>{Op::None, Op::Transposed, n, count, width_, states, width_,
+                                       head, width_, z, count, 1.f, 0.f});
+        if constexpr (!std::same_as<T, float>)
+            device.for_each(n * count, [=](std::int64_t i) { z[i] = static_cast<float>(T(z[i])); });
+    }
+    template <Device Dev>
+    void visit_all(const Dev& device, const float* z, std::int64_t n, std::int64_t begin,
+                   std::int64_t count, std::vector<TeacherRow>& rows) const {
+        const std::int64_t* ids = ids_.data() + begin;
+        TeacherRow* row = rows.data();
+        device.for_each_row(n, [=](std::int64_t r) { visit(row[r], z + r * count, ids, count); });
+    }
+
+    std::int64_t width_, draft_vocab_;
+    Tensor rows_;                    // [V, Dt]
+    std::vector<std::int64_t> ids_;  // [V] target id of each row
+};
+
+}  // namespace eyas

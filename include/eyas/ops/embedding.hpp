@@ -1,0 +1,28 @@
+#pragma once
+#include <algorithm>
+#include <cstdint>
+
+#include "eyas/device/concept.hpp"
+
+namespace eyas {
+
+/// out[r] = table[ids[r]]; ids must be in [0, V) (the model checks a batch before it starts).
+/// table [V, D], ids [N], out [N, D]. The draft's embedding is frozen: there is no backward.
+template <class T, Device Dev>
+void embedding(const Dev& device, const T* table, const std::int64_t* ids, T* out,
+               std::int64_t rows, std::int64_t width) {
+    device.for_each_row(rows, [=](std::int64_t r) {
+        const T* from = table + ids[r] * width;
+        std::copy(from, from + width, out + r * width);
+    });
+}
+
+/// Moves each sample's row of values left by `by`; the tail becomes `fill`. in, out [B, T].
+inline void shift_left(const std::int64_t* in, std::int64_t* out, std::int64_t batch,
+                       std::int64_t tokens, std::int64_t by, std::int64_t fill) {
+    for (std::int64_t b = 0; b < batch; ++b)
+        for (std::int64_t t = 0; t < tokens; ++t)
+            out[b * tokens + t] = t + by < tokens ? in[b * tokens + t + by] : fill;
+}
+
+}  // namespace eyas

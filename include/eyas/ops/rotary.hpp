@@ -1,0 +1,134 @@
+#pragma once
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+#include "eyas/core/bfloat16.hpp"
+#include "eyas/core/dtype.hpp"
+#include "eyas/device/concept.hpp"
+#include "eyas/ops/rotary_frequencies.hpp"
+
+namespace eyas {
+
+/// cos and sin of position * frequency for positions 0 .. rows-1, both halves of a head (E values a
+/// row), computed in fp32 and rounded to the model's precision. Grows on reserve(); reading is
+/// thread-safe between reserves.
+class RotaryTable {
+public:
+    /// Angles for `rows` positions. Throws DataError for rope parameters that are missing.
+    explicit RotaryTable(const ModelConfig& config, std::int64_t rows = 0,
+                         DType precision = DType::F32)
+        : frequencies_(rotary_frequencies(config)), precision_(precision) {
+        reserve(rows);
+    }
+
+    /// Makes rows 0 .. rows-1 available; keeps what is there.
+    void reserve(std::int64_t rows) {
+        const auto half = static_cast<std::int64_t>(frequencies_.inverse.size());
+        const auto width = 2 * half;
+        for (std::int64_t r = rows_; r < rows; ++r) {
+            cos_.resize(static_cast<std::size_t>((r + 1) * width));
+            sin_.resize(cos_.size());
+            for (std::int64_t j = 0; j < width; ++j) {
+                const float position = static_cast<float>(r) / frequencies_.position_divisor;
+                const float angle =
+                    position * frequencies_.inverse[static_cast<std::size_t>(j % half)];
+                const auto at = static_cast<std::size_t>(r * width + j);
+                cos_[at] = rounded(std::cos(angle) * frequencies_.amplitude);
+                sin_[at] = rounded(std::sin(angle) * frequencies_.amplitude);
+            }
+        }
+        rows_ = std::max(rows_, rows);
+    }
+
+    std::int64_t rows() const { return rows_; }
+    const float* cos(std::int64_t row) const { return cos_.data() + row * width(); }
+    const float* sin(std::int64_t row) const { return sin_.data() + row * width(); }
+    /// Multimodal sections in units of frequencies (E/2 in total); empty for one-axis positions.
+    const std::vector<std::int64_t>& sections() const { return frequencies_.sections; }
+
+private:
+    std::int64_t width() const {
+        return 2 * static_cast<std::int64_t>(frequencies_.inverse.size());
+    }
+    float rounded(float v) const {
+        return precision_ == DType::BF16 ? static_cast<float>(BFloat16(v)) : v;
+    }
+
+    RotaryFrequencies frequencies_;
+    DType precision_;
+    std::int64_t rows_ = 0;
+    std::vector<float> cos_, sin_;  // [rows, E]
+};
+
+/// The rotation of every row of a batch at one TTT step, looked up once per step: pointers into the
+/// table for one-axis positions, gathered rows for three-axis ones.
+class RotaryRows {
+public:
+    /// `positions` [axes, N] with axes 1 or 3; `offset` is added to each (the TTT step).
+    /// `table` must hold position + offset rows.
+    RotaryRows(const RotaryTable& table, std::span<const std::int64_t> positions, std::int64_t rows,
+               std::int64_t head_dim, std::int64_t offset)
+        : width_(head_dim) {
+        const auto& sections = table.sections();
+        cos_.resize(static_cast<std::size_t>(rows * width_));
+        sin_.resize(cos_.size());
+        const bool axes =
+            !sections.empty() && static_cast<std::int64_t>(positions.size()) == 3 * rows;
+        for (std::int64_t r = 0; r < rows; ++r) {
+            std::int64_t from = 0;
+            const std::size_t chunks = axes ? 2 * sections.size() : 1;
+            for (std::size_t c = 0; c < chunks; ++c) {
+                const auto size = axes ? sections[c % sections.size()] : width_;
+                const auto axis = axes ? static_cast<std::int64_t>(c % 3) : 0;
+                const auto position = positions[static_cast<std::size_t>(axis * rows + r)] + offset;
+                std::copy_n(table.cos(position) + from, size, cos_.data() + r * width_ + from);
+                std::copy_n(table.sin(position) + from, size, sin_.data() + r * width_ + from);
+                from += size;
+            }
+        }
+    }
+    const float* cos(std::int64_t row) const { return cos_.data() + row * width_; }
+    const float* sin(std::int64_t row) const { return sin_.data() + row * width_; }
+
+private:
+    std::int64_t width_;
+    std::vector<float> cos_, sin_;  // [N, E]
+};
+
+namespace detail {
+/// Rotates one head in place. Forward: y = x*cos + rotate_half(x)*sin; each product and the sum are
+/// rounded to T, as the reference's tensor expression does. `direction` +1 forward, -1 backward
+/// (the transpose of the rotation).
+template <class T>
+inline void rotate_head(T* x, const float* cos, const float* sin, std::int64_t width,
+                        float direction) {
+    const auto half = width / 2;
+    for (std::int64_t j = 0; j < half; ++j) {
+        const float a = static_cast<float>(x[j]), b = static_cast<float>(x[j + half]);
+        const auto part = [](float u, float v) { return static_cast<float>(T(u * v)); };
+        if (direction > 0) {
+            x[j] = T(part(a, cos[j]) + part(-b, sin[j]));
+            x[j + half] = T(part(b, cos[j + half]) + part(a, sin[j + half]));
+        } else {
+            x[j] = T(part(a, cos[j]) + part(b, sin[j + half]));
+            x[j + half] = T(part(b, cos[j + half]) + part(-a, sin[j]));
+        }
+    }
+}
+}  // namespace detail
+
+/// Rotates the first `heads` heads of each of N rows in place; a row is `stride` elements apart.
+/// x [N, stride], heads * E <= stride. The backward of a rotation is rotation with direction -1.
+template <class T, Device D>
+void rotary(const D& device, T* x, std::int64_t rows, std::int64_t stride, std::int64_t heads,
+            std::int64_t head_dim, const RotaryRows& angles, float direction) {
+    device.for_each_row(rows, [=, &angles](std::int64_t r) {
+        for (std::int64_t h = 0; h < heads; ++h)
+            detail::rotate_head(x + r * stride + h * head_dim, angles.cos(r), angles.sin(r),
+                                head_dim, direction);
+    });
+}
+
+}  // namespace eyas

@@ -1,0 +1,102 @@
+#pragma once
+#include <cstdint>
+#include <string>
+#include <utility>
+
+#include "eyas/core/checksum.hpp"
+#include "eyas/evaluate/evaluate.hpp"
+#include "eyas/loader/loader.hpp"
+#include "eyas/sample/manifest.hpp"
+#include "eyas/trainer/trainer.hpp"
+
+namespace eyas {
+
+/// Everything that a run has besides store, manifest and model. `loader.seed` and `loader.epochs`
+/// are taken from the trainer's, `loader.rank` and `loader.world` from its collective.
+struct PipelineOptions {
+    TrainerOptions trainer;
+    LoaderOptions loader;
+};
+
+namespace detail {
+/// What a resumed run must find again: the same samples in the same order, cut the same way.
+/// Not where they lie: a run may move from one store to another.
+inline Json data_identity(const Manifest& manifest, const LoaderOptions& o) {
+    std::string ids;
+    for (const auto& ref : manifest.refs) ids += std::to_string(ref.sample_id.size()) + ":" + ref.sample_id;
+    return {{"samples", manifest.refs.size()},
+            {"sample_ids", hex64(xxh3(std::as_bytes(std::span(ids))))},
+            {"batch_size", o.batch_size},
+            {"max_len", o.max_len},
+            {"shuffle", o.shuffle},
+            {"drop_last", o.drop_last}};
+}
+}  // namespace detail
+
+/// The one assembly of a training run: store -> loader -> trainer(model). Colocated and
+/// disaggregated runs differ in S alone, the trainer type T is the same, and they end with the same
+/// bits. Store and model are the caller's and must outlive it; one thread drives it.
+///
+///   eyas::Pipeline pipeline(store, manifest, model, {.trainer = {.epochs = 2}});
+///   pipeline.run();
+template <SampleSource S, class T>
+class Pipeline {
+   public:
+    using store_type = S;
+    using trainer_type = T;
+    using model_type = typename T::model_type;
+    using collective_type = typename T::collective_type;
+    using loader_type = Loader<S>;
+
+    /// Throws ContractError or DataError for options, manifest and model that do not fit together.
+    /// No tensor is read yet.
+    Pipeline(S& store, const Manifest& manifest, model_type& model, PipelineOptions options = {},
+             collective_type collective = collective_type())
+        : store_(store),
+          options_(complete(std::move(options), manifest, model, collective)),
+          loader_(store, manifest, options_.loader),
+          trainer_(model, options_.trainer, std::move(collective)) {}
+
+    /// Trains; see Trainer::run for resume, errors and the result.
+    TrainResult run(const TrainerCallbacks& callbacks = {}) {
+        return trainer_.run(loader_, callbacks);
+    }
+
+    /// Held-out figures of the model as it is now, over all samples of another manifest in the same
+    /// store. The store should retain what is released.
+    Evaluation evaluate(const Manifest& held_out, const EvaluateOptions& options = {}) {
+        auto o = options_.loader;
+        o.shuffle = o.drop_last = false;
+        o.epochs = 1;
+        Loader<S> loader(store_, held_out, o);
+        return eyas::evaluate(trainer_.model(), loader, options);
+    }
+
+    trainer_type& trainer() { return trainer_; }
+    loader_type& loader() { return loader_; }
+
+   private:
+    static PipelineOptions complete(PipelineOptions o, const Manifest& manifest,
+                                    const model_type& model, const collective_type& collective) {
+        o.loader.seed = o.trainer.seed;
+        o.loader.epochs = o.trainer.epochs;
+        o.loader.rank = collective.rank();
+        o.loader.world = collective.world();
+        o.trainer.identity["data"] = detail::data_identity(manifest, o.loader);
+        if constexpr (requires { Json(model.options()); })
+            o.trainer.identity["model"] = Json(model.options());
+        return o;
+    }
+
+    S& store_;
+    PipelineOptions options_;
+    loader_type loader_;
+    trainer_type trainer_;
+};
+
+template <class S, class M>
+Pipeline(S&, const Manifest&, M&) -> Pipeline<S, Trainer<M>>;
+template <class S, class M>
+Pipeline(S&, const Manifest&, M&, PipelineOptions) -> Pipeline<S, Trainer<M>>;
+
+}  // namespace eyas

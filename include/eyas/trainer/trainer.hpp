@@ -1,0 +1,253 @@
+#pragma once
+#include <array>
+#include <atomic>
+#include <cmath>
+#include <cstdint>
+#include <exception>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "eyas/checkpoint/checkpoint.hpp"
+#include "eyas/collective/collective.hpp"
+#include "eyas/model/concept.hpp"
+#include "eyas/optimizer/adamw.hpp"
+#include "eyas/optimizer/clip.hpp"
+#include "eyas/optimizer/schedule.hpp"
+#include "eyas/trainer/batch_source.hpp"
+#include "eyas/trainer/identity.hpp"
+#include "eyas/trainer/log_window.hpp"
+#include "eyas/trainer/metric_totals.hpp"
+#include "eyas/trainer/options.hpp"
+#include "eyas/trainer/plan.hpp"
+#include "eyas/trainer/records.hpp"
+
+namespace eyas {
+
+/// Trains a draft: accumulate A batches, reduce over ranks, clip, update, log, save; and goes on
+/// exactly where a killed run stopped. The same code whatever the store, the device and the model.
+/// One thread drives it (and the model); only request_stop() may come from elsewhere. The model
+/// must outlive it. After an exception the model and optimizer are those of the last whole step,
+/// and the checkpoints on disk are good.
+template <DraftModel M, class C = Collective<Solo>>
+class Trainer {
+public:
+    using model_type = M;
+    using collective_type = C;
+    using optimizer_type = AdamW<typename M::DeviceType>;
+
+    /// Throws ContractError for options that make no sense.
+    Trainer(M& model, TrainerOptions options, C collective = C())
+        : model_(model),
+          options_((check_trainer_options(options), std::move(options))),
+          collective_(std::move(collective)),
+          optimizer_(model.device(), model.parameters(), options_.adamw) {}
+
+    /// Trains until max_steps or the end of the loader's epochs, or until request_stop(). Resumes
+    /// first as options().resume says, and writes a checkpoint at the end. A later call goes on
+    /// from where the loader stands.
+    /// Throws ContractError (options that do not fit the data or the checkpoint), DataError (bad
+    /// checkpoint, bad batch, a loss that is not finite), ResourceError (disk), what the loader and
+    /// the callbacks throw.
+    template <BatchSource L>
+    TrainResult run(L& loader, const TrainerCallbacks& callbacks = {}) {
+        const auto plan = make_plan(options_, loader.batches_per_epoch());
+        auto schedule_options = options_.schedule;
+        schedule_options.total_steps = plan.total_steps;
+        const Schedule schedule(schedule_options);
+        identity_ =
+            run_identity(options_, schedule_options, model_.config(), M::PrecisionType::name,
+                         collective_.world(), loader.batches_per_epoch());
+        TrainResult result;
+        if (!started_) result.checkpoint = start(loader, callbacks);
+        started_ = true;
+        const auto first_step = step_;
+        detail::LogWindow window(first_step, loader.stall_seconds());
+        MetricTotals timed;  // this run()'s share of interval_
+        bool stop = any_rank(stop_.exchange(false));
+        bool saved = result.checkpoint.has_value();
+        while (step_ < plan.last_step && !stop) {
+            const auto done = train_step(loader, schedule.rate(step_), timed);
+            saved = false;
+            if (callbacks.on_step)
+                callbacks.on_step({step_, plan.last_step, done.loss, done.norm, done.rate});
+            if (options_.log_interval > 0 && step_ % options_.log_interval == 0)
+                result.last_log = log(loader, window, timed, done, plan.last_step, callbacks);
+            stop = any_rank(stop_.exchange(false));
+            if (options_.save_interval > 0 && step_ % options_.save_interval == 0) {
+                save(loader, result, callbacks);
+                saved = true;
+            }
+        }
+        if (!saved && step_ > 0) save(loader, result, callbacks);
+        // The loader takes a batch as consumed when it is asked for the next one.
+        if (loader.position().epoch >= options_.epochs) loader.next();
+        result.step = step_;
+        result.steps = step_ - first_step;
+        result.stopped = stop && step_ < plan.last_step;
+        result.seconds = window.seconds();
+        return result;
+    }
+
+    /// Ends run() after the step in progress, with a checkpoint. Async-signal-safe; any thread.
+    void request_stop() noexcept { stop_.store(true); }
+
+    std::int64_t step() const { return step_; }  // optimizer steps done in all
+    const TrainerOptions& options() const { return options_; }
+    M& model() { return model_; }
+    optimizer_type& optimizer() { return optimizer_; }
+
+private:
+    static_assert(std::atomic<bool>::is_always_lock_free, "request_stop() runs in signal handlers");
+
+    struct StepDone {
+        double loss, norm, rate;
+    };
+
+    /// One optimizer step. Nothing changes if it throws.
+    template <class L>
+    StepDone train_step(L& loader, double rate, MetricTotals& timed) {
+        model_.zero_gradients();
+        MetricTotals window;
+        std::vector<std::string> ids, bad;
+        const auto scale = static_cast<float>(
+            1.0 / (static_cast<double>(options_.accumulation) * collective_.world()));
+        for (std::int64_t a = 0; a < options_.accumulation; ++a) {
+            const Batch* batch = loader.next();
+            if (!batch)
+                throw ContractError(
+                    "the loader ended before optimizer step " + std::to_string(step_ + 1),
+                    "Trainer::run", "Give loader and trainer the same epochs");
+            const auto metrics = model_.forward_backward(*batch, scale);
+            window.add(metrics, *batch);
+            ids.insert(ids.end(), batch->sample_ids.begin(), batch->sample_ids.end());
+            if (!std::isfinite(metrics.total_loss))
+                bad.insert(bad.end(), batch->sample_ids.begin(), batch->sample_ids.end());
+        }
+        for (const auto& p : model_.parameters())
+            collective_.all_reduce(p.grad.template as<float>());
+        if (any_rank(!bad.empty())) refuse("the loss is not finite", bad);
+        const double norm = global_norm(optimizer_device(), optimizer_.parameters());
+        if (!std::isfinite(norm)) refuse("the gradient is not finite", ids);
+        optimizer_.step(rate, clip_scale(norm, options_.max_grad_norm));
+        ++step_;
+        interval_.add(window);
+        timed.add(window);
+        return {window.mean_loss(), norm, rate};
+    }
+
+    [[noreturn]] void refuse(const std::string& what, const std::vector<std::string>& ids) const {
+        std::string list;
+        for (const auto& id : ids) list += (list.empty() ? "" : ", ") + id;
+        throw DataError(what + " at optimizer step " + std::to_string(step_ + 1),
+                        "samples " + (list.empty() ? "of another rank" : list),
+                        "Check these samples' features; the weights are those of step " +
+                            std::to_string(step_));
+    }
+
+    template <class L>
+    LogRecord log(L& loader, detail::LogWindow& window, MetricTotals& timed, const StepDone& done,
+                  std::int64_t last_step, const TrainerCallbacks& callbacks) {
+        LogRecord r;
+        r.step = step_;
+        r.last_step = last_step;
+        r.epoch = loader.position().epoch;
+        r.learning_rate = done.rate;
+        r.grad_norm = done.norm;
+        r = window.record(over_ranks(interval_), over_ranks(timed), std::move(r),
+                          loader.stall_seconds());
+        interval_ = {};
+        timed = {};
+        if (callbacks.on_log) callbacks.on_log(r);
+        return r;
+    }
+
+    MetricTotals over_ranks(MetricTotals totals) {
+        auto row = totals.packed();
+        collective_.all_reduce(std::span<double>(row));
+        totals.unpack(row);
+        return totals;
+    }
+
+    /// Rank 0 writes; a failure there is an error on every rank.
+    template <class L>
+    void save(L& loader, TrainResult& result, const TrainerCallbacks& callbacks) {
+        if (options_.run_dir.empty()) return;
+        const auto position = loader.position();
+        const CheckpointState state{.step = step_,
+                                    .epoch = position.epoch,
+                                    .batch = position.batch,
+                                    .optimizer_step = optimizer_.step_count(),
+                                    .metrics = over_ranks(interval_).to_json(),
+                                    .identity = identity_};
+        std::exception_ptr failure;
+        if (collective_.is_root()) {
+            try {
+                result.checkpoint =
+                    save_checkpoint(options_.run_dir, content(), state, options_.keep_checkpoints);
+                if (callbacks.on_save) callbacks.on_save({*result.checkpoint, step_, ""});
+            } catch (...) {
+                failure = std::current_exception();
+            }
+        }
+        if (!any_rank(failure != nullptr)) return;
+        if (failure) std::rethrow_exception(failure);
+        throw ResourceError("rank 0 could not write checkpoint " + std::to_string(step_),
+                            options_.run_dir.string(), "See rank 0's message");
+    }
+
+    template <class L>
+    std::optional<std::filesystem::path> start(L& loader, const TrainerCallbacks& callbacks) {
+        if (options_.run_dir.empty()) return std::nullopt;
+        const auto latest = latest_checkpoint(options_.run_dir);
+        const auto where = options_.run_dir.string();
+        if (latest.path && options_.resume == Resume::Never)
+            throw ContractError("the run directory already holds " + latest.path->string(), where,
+                                "Resume, or name another run directory");
+        if (!latest.path && !latest.report.empty())
+            throw DataError("no checkpoint here is good. " + latest.report, where,
+                            "Restore one, or name another run directory");
+        if (!latest.path && options_.resume == Resume::Require)
+            throw ContractError("there is no checkpoint to resume from", where,
+                                "Name the run directory of an earlier run");
+        if (!latest.path) return std::nullopt;
+        const auto s = restore_checkpoint(*latest.path, content(), identity_);
+        optimizer_.set_step_count(s.optimizer_step);
+        step_ = s.step;
+        const auto sums = MetricTotals::from_json(s.metrics, latest.path->string());
+        if (collective_.is_root()) interval_ = sums;  // they are over all ranks
+        auto position = loader.position();
+        position.epoch = s.epoch;
+        position.batch = s.batch;
+        loader.seek(position);
+        if (callbacks.on_resume) callbacks.on_resume({*latest.path, step_, latest.report});
+        return latest.path;
+    }
+
+    CheckpointContent content() {
+        return {model_.parameters(), model_.vocab_map(), model_.config(), optimizer_.state()};
+    }
+    const typename M::DeviceType& optimizer_device() const {
+        return std::as_const(model_).device();
+    }
+
+    /// Whether any rank says yes: the same answer everywhere.
+    bool any_rank(bool mine) {
+        std::array<float, 1> flag{mine ? 1.f : 0.f};
+        collective_.all_reduce(std::span<float>(flag));
+        return flag[0] > 0;
+    }
+
+    M& model_;
+    TrainerOptions options_;
+    C collective_;
+    optimizer_type optimizer_;
+    Json identity_;
+    MetricTotals interval_;  // since the last log record, this rank's share
+    std::int64_t step_ = 0;
+    bool started_ = false;
+    std::atomic<bool> stop_{false};
+};
+
+}  // namespace eyas

@@ -1,0 +1,184 @@
+#include "eyas/loader/loader.hpp"
+
+#include <catch2/catch.hpp>
+
+#include "tests/loader/fake_store.hpp"
+
+using namespace eyas;
+using test::FakeSample;
+using test::FakeStore;
+
+namespace {
+
+// Samples "s:0", "s:1", ... of 5, 6, 7, 5, 6, ... rows.
+Manifest fill(FakeStore& store, int samples, std::int64_t width = 4) {
+    Manifest m;
+    for (int i = 0; i < samples; ++i) {
+        const FakeSample s(5 + i % 3, width, i + 1);
+        m.refs.push_back(
+            store.put({.sample_id = "s:" + std::to_string(i), .run_id = "s"}, s.tensors));
+    }
+    return m;
+}
+
+std::vector<std::vector<std::string>> ids_of_run(Loader<FakeStore>& loader) {
+    std::vector<std::vector<std::string>> out;
+    while (const auto* b = loader.next()) out.push_back(b->sample_ids);
+    return out;
+}
+
+LoaderOptions options(std::int64_t batch, std::int64_t prefetch = 2, std::int64_t epochs = 1) {
+    LoaderOptions o;
+    o.batch_size = batch;
+    o.prefetch = prefetch;
+    o.epochs = epochs;
+    return o;
+}
+
+}  // namespace
+
+static_assert(SampleSource<FakeStore>);
+
+TEST_CASE("a run visits the sampler's order, whatever the prefetch") {
+    FakeStore store;
+    const auto m = fill(store, 7);
+    for (const std::int64_t prefetch : {0, 1, 2, 8}) {
+        Loader loader(store, m, options(2, prefetch, 3));
+        CHECK(loader.batches_per_epoch() == 3);
+        std::vector<std::vector<std::string>> want;
+        for (int epoch = 0; epoch < 3; ++epoch) {
+            const auto order = epoch_order(7, 0, epoch);
+            for (std::size_t b = 0; b + 1 < 7; b += 2)
+                want.push_back(
+                    {"s:" + std::to_string(order[b]), "s:" + std::to_string(order[b + 1])});
+        }
+        CHECK(ids_of_run(loader) == want);
+        CHECK(loader.next() == nullptr);
+        CHECK(loader.position() == LoaderPosition{3, 0});
+        CHECK(store.leased == 0);
+    }
+}
+
+TEST_CASE("drop_last false keeps the short batch") {
+    FakeStore store;
+    auto o = options(3);
+    o.shuffle = o.drop_last = false;
+    Loader loader(store, fill(store, 7), o);
+    CHECK(loader.batches_per_epoch() == 3);
+    CHECK(ids_of_run(loader) == std::vector<std::vector<std::string>>{
+                                    {"s:0", "s:1", "s:2"}, {"s:3", "s:4", "s:5"}, {"s:6"}});
+}
+
+TEST_CASE("ranks share the samples") {
+    FakeStore store;
+    const auto m = fill(store, 7);
+    for (std::int64_t rank : {0, 1, 2}) {
+        auto o = options(1);
+        o.rank = rank;
+        o.world = 3;
+        Loader loader(store, m, o);
+        std::vector<std::vector<std::string>> want;
+        for (const auto i : epoch_order(7, 0, 0, rank, 3))
+            want.push_back({"s:" + std::to_string(i)});
+        CHECK(ids_of_run(loader) == want);
+    }
+}
+
+TEST_CASE("seek makes any position the next one, exactly") {
+    FakeStore store;
+    const auto m = fill(store, 7);
+    Loader whole(store, m, options(2, 2, 2));
+    const auto all = ids_of_run(whole);
+    REQUIRE(all.size() == 6);
+    Loader loader(store, m, options(2, 2, 2));
+    for (const std::size_t at : {4u, 0u, 5u, 3u, 1u}) {
+        const auto n = static_cast<std::int64_t>(at);
+        loader.seek({n / 3, n % 3});
+        CHECK(loader.position() == LoaderPosition{n / 3, n % 3});
+        CHECK(loader.next()->sample_ids == all[at]);
+    }
+    CHECK(loader.position() == LoaderPosition{0, 2});
+    loader.seek({0, 3});  // the end of an epoch is the start of the next
+    CHECK(loader.position() == LoaderPosition{1, 0});
+    loader.seek({2, 0});
+    CHECK(loader.next() == nullptr);
+    CHECK_THROWS_AS(loader.seek({2, 1}), ContractError);
+    CHECK_THROWS_AS(loader.seek({0, 4}), ContractError);
+    CHECK_THROWS_AS(loader.seek({-1, 0}), ContractError);
+}
+
+TEST_CASE("arenas are reused: no allocation of batch memory once warm") {
+    FakeStore store;
+    auto o = options(2, 1, 20);
+    Loader loader(store, fill(store, 6), o);
+    std::set<const std::byte*> targets;
+    int late = 0;
+    for (int i = 0; const auto* b = loader.next(); ++i) {
+        const bool fresh = targets.insert(b->target.data).second;
+        if (i >= 12) late += fresh;  // every arena has seen the longest batch by then
+    }
+    CHECK(late == 0);
+}
+
+TEST_CASE("samples longer than max_len are cut and the batch is as collate() makes it") {
+    FakeStore store;
+    auto o = options(3);
+    o.shuffle = false;
+    o.max_len = 6;
+    auto m = fill(store, 3);  // 5, 6 and 7 rows
+    SECTION("shapes from the specs") {}
+    SECTION("shapes from the data") {
+        for (auto& r : m.refs) r.feature_specs.clear();
+    }
+    Loader loader(store, m, o);
+    const auto* b = loader.next();
+    REQUIRE(b);
+    std::vector<FakeSample> samples;
+    for (int i = 0; i < 3; ++i) samples.emplace_back(5 + i, 4, i + 1);
+    std::vector<SampleFeatures> features;
+    for (const auto& s : samples) features.push_back({"x", s.tensors});
+    BatchArena arena;
+    collate(features, 6, arena);
+    const auto& want = arena.batch();
+    for (const auto member : {&Batch::input_ids, &Batch::attention_mask, &Batch::loss_mask,
+                              &Batch::hidden_state, &Batch::target}) {
+        const auto &x = b->*member, &y = want.*member;
+        REQUIRE(x.shape == y.shape);
+        CHECK(std::ranges::equal(x.bytes(), y.bytes()));
+    }
+    CHECK(b->tokens() == 6);
+}
+
+TEST_CASE("a batch is consumed when the next one is asked for, not before") {
+    FakeStore store;
+    store.consume_once = true;
+    auto o = options(2, 3);
+    o.shuffle = false;
+    const auto m = fill(store, 8);
+    {
+        Loader loader(store, m, o);
+        loader.next();
+        CHECK(store.released.empty());
+        loader.next();
+        CHECK(store.released == std::vector<std::string>{"s:0", "s:1"});
+        loader.next();
+        CHECK(store.released == std::vector<std::string>{"s:0", "s:1", "s:2", "s:3"});
+    }
+    CHECK(store.leased == 0);
+    CHECK(store.released.size() == 4);  // the current and the prefetched ones were given back
+    // A resumed run goes on with what was given back.
+    Loader loader(store, m, o);
+    loader.seek({0, 2});
+    CHECK(ids_of_run(loader) ==
+          std::vector<std::vector<std::string>>{{"s:4", "s:5"}, {"s:6", "s:7"}});
+    CHECK(store.released.size() == 8);
+}
+
+TEST_CASE("the stall time is the time that next() waited") {
+    FakeStore store;
+    store.delay = std::chrono::milliseconds(10);
+    Loader loader(store, fill(store, 4), options(1, 0));
+    while (loader.next()) {
+    }
+    CHECK(loader.stall_seconds() >= 0.04);  // four reads of at least 10 ms each, nothing ahead
+}
