@@ -16,7 +16,7 @@
 namespace eyas {
 
 // A checkpoint is RUN/checkpoint-{step}/ with
-//   model.safetensors      t2d [V] bool, d2t [W] int64 and the trainable parameters, under the
+//   model.safetensors      d2t [W] int64, the trainable parameters and t2d [V] bool, under the
 //                          reference's names, in the model's precision: all a user needs to load
 //   optimizer.safetensors  masters and moments, float32
 //   config.json            the draft's config
@@ -33,17 +33,18 @@ struct CheckpointContent {
     std::vector<NamedBuffer> optimizer;  // AdamW::state()
 };
 
-/// t2d, d2t and the parameters under the names and in the order of the reference's state dict.
+/// d2t, the parameters and t2d, under the names of the reference's state dict. Wide elements come
+/// first, so that every tensor of a file in this order is aligned for its type.
 inline std::vector<NamedTensor> draft_tensors(std::span<const Parameter> parameters,
                                               const VocabMap& map) {
     std::vector<NamedTensor> all;
-    all.push_back({"t2d",
-                   {reinterpret_cast<const std::byte*>(map.t2d.data()), DType::Bool,
-                    Shape{map.vocab_size()}}});
     all.push_back({"d2t",
                    {reinterpret_cast<const std::byte*>(map.d2t.data()), DType::I64,
                     Shape{map.draft_vocab_size()}}});
     for (const auto& p : parameters) all.push_back({p.name, p.value});
+    all.push_back({"t2d",
+                   {reinterpret_cast<const std::byte*>(map.t2d.data()), DType::Bool,
+                    Shape{map.vocab_size()}}});
     return all;
 }
 

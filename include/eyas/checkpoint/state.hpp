@@ -66,7 +66,8 @@ inline CheckpointState read_checkpoint_state(const std::filesystem::path& dir) {
     j.erase("checksum");
     if (detail::checksum_of_json(j) != checksum)
         throw DataError("checksum mismatch", where, "Use an older checkpoint");
-    for (const auto& [name, expected] : required<Json>(j, "files", where).items()) {
+    const auto files = required<Json>(j, "files", where);
+    for (const auto& [name, expected] : files.items()) {
         const auto file = dir / name;
         if (detail::describe_file(file) != expected)
             throw DataError("size or checksum is not what state.json says", file.string(),

@@ -12,6 +12,7 @@
 #include "eyas/core/file.hpp"
 #include "eyas/core/json.hpp"
 #include "eyas/core/tensor.hpp"
+#include "eyas/format/safetensors_writer.hpp"
 
 namespace eyas {
 

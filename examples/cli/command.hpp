@@ -1,0 +1,61 @@
+#pragma once
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <exception>
+#include <string>
+
+#include "console.hpp"
+#include "eyas/core/json.hpp"
+#include "stop.hpp"
+
+namespace eyas::cli {
+
+/// One sub-command: options are declared in the constructor, run() does the work and returns what
+/// --json prints as the last line.
+class Command {
+public:
+    Command(CLI::App& parent, const char* name, const char* help)
+        : app_(*parent.add_subcommand(name, help)) {
+        app_.add_flag("--json", json_, "print the result as one JSON object on the last line");
+        // Read before parsing (arguments.hpp); declared so that --help shows it.
+        app_.add_option(
+            "--config", config_,
+            "a JSON file with options: {\"max-steps\": 100, ...}; the command line wins");
+    }
+    virtual ~Command() = default;
+    Command(const Command&) = delete;
+    Command& operator=(const Command&) = delete;
+
+    bool chosen() const { return app_.parsed(); }
+
+    /// Exit code: 0, 1 on errors and when a signal ended the work early.
+    int main() {
+        install_stop_handlers();
+        OrderedJson result;
+        int code = 0;
+        try {
+            result = run();
+            if (stop_flag()) code = 1;
+        } catch (const std::exception& e) {
+            std::fflush(stdout);
+            std::fprintf(stderr, "eyas %s: %s\n", app_.get_name().c_str(), e.what());
+            result = OrderedJson{{"error", e.what()}};
+            code = 1;
+        }
+        result["ok"] = code == 0;
+        if (json_)
+            std::printf("%s\n",
+                        result.dump(-1, ' ', false, OrderedJson::error_handler_t::replace).c_str());
+        return code;
+    }
+
+protected:
+    virtual OrderedJson run() = 0;
+    CLI::App& app_;
+
+private:
+    bool json_ = false;
+    std::string config_;
+};
+
+}  // namespace eyas::cli

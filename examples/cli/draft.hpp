@@ -1,0 +1,69 @@
+#pragma once
+#include <CLI/CLI.hpp>
+#include <string>
+
+#include "eyas/device/cpu.hpp"
+#include "eyas/format/hf_weights.hpp"
+#include "eyas/model/eagle3.hpp"
+#include "eyas/sample/vocab_map_build.hpp"
+#include "eyas/sample/vocab_map_io.hpp"
+
+namespace eyas::cli {
+
+/// Options that say which draft is trained or evaluated, and how it is unrolled.
+struct DraftArguments {
+    std::string target, config, vocab_map, precision = "float32", loss = "ce";
+    Eagle3Options model;
+    std::uint64_t seed = 0;
+
+    /// `whole` false: config and map may also come from a checkpoint.
+    void declare(CLI::App& app, bool whole) {
+        app.add_option("--target", target,
+                       "Hugging Face directory of the target: its embedding and head are read")
+            ->required();
+        app.add_option("--draft-config", config, "config.json of the draft")->required(whole);
+        app.add_option(
+            "--vocab-map", vocab_map,
+            "d2t and t2d, from eyas vocab-map; not needed where the draft speaks all tokens");
+        app.add_option("--ttt-length", model.ttt_length, "K, steps of the training-time test")
+            ->capture_default_str()
+            ->check(CLI::Range(1, 16));
+        app.add_option("--loss-decay", model.loss_decay,
+                       "weight of TTT step k is this to the power k")
+            ->capture_default_str();
+        app.add_option("--loss", loss, "ce, alpha or lambda (the LK losses)")
+            ->capture_default_str()
+            ->check(CLI::IsMember({"ce", "alpha", "lambda"}));
+        app.add_option("--kl-scale", model.kl_scale, "of --loss lambda")->capture_default_str();
+        app.add_option("--kl-decay", model.kl_decay, "of --loss lambda")->capture_default_str();
+        app.add_option("--precision", precision, "float32 or bfloat16")
+            ->capture_default_str()
+            ->check(CLI::IsMember({"float32", "bfloat16"}));
+        app.add_option("--seed", seed, "initial weights and order of samples")
+            ->capture_default_str();
+    }
+
+    /// The map given, else every token.
+    VocabMap map_for(const ModelConfig& c) const {
+        auto map = vocab_map.empty() ? identity_vocab_map(c.vocab_size) : load_vocab_map(vocab_map);
+        check_vocab_map(map, c.vocab_size, c.draft_vocab_size,
+                        vocab_map.empty() ? "draft config without --vocab-map" : vocab_map);
+        return map;
+    }
+
+    /// Builds the model in the precision asked for and calls f(model).
+    template <class F>
+    decltype(auto) with_model(const ModelConfig& c, const VocabMap& map, F&& f) {
+        model.loss = loss_type_from_name(loss);
+        const HfWeights weights(target);
+        const auto frozen = FrozenTarget::of(weights);
+        if (precision == Bf16::name) {
+            Eagle3<Cpu, Bf16> m(c, model, map, frozen, seed);
+            return f(m);
+        }
+        Eagle3<Cpu, F32> m(c, model, map, frozen, seed);
+        return f(m);
+    }
+};
+
+}  // namespace eyas::cli

@@ -1,0 +1,74 @@
+#pragma once
+#include "checkpoints.hpp"
+#include "command.hpp"
+#include "draft.hpp"
+#include "evaluation_text.hpp"
+#include "eyas/checkpoint/checkpoint.hpp"
+#include "eyas/loader/loader.hpp"
+#include "stores.hpp"
+
+namespace eyas::cli {
+
+class EvalCommand : public Command {
+public:
+    explicit EvalCommand(CLI::App& parent)
+        : Command(parent, "eval",
+                  "held-out loss, accuracy and acceptance rate of a checkpoint, or of untrained "
+                  "weights") {
+        draft_.declare(app_, false);
+        app_.add_option("--checkpoint", checkpoint_,
+                        "checkpoint directory, or a run directory (its newest); absent: untrained "
+                        "weights of --seed");
+        app_.add_option("--store", store_.uri, "file:DIR or disagg:DIR?store_id=NAME")->required();
+        app_.add_option("--manifest", manifest_,
+                        "samples; for file:DIR all of the directory where absent");
+        app_.add_option("--batch-size", loader_.batch_size, "samples a batch")
+            ->capture_default_str();
+        app_.add_option("--max-len", loader_.max_len, "cut samples to so many tokens")
+            ->capture_default_str();
+    }
+
+private:
+    OrderedJson run() override {
+        std::filesystem::path dir;
+        if (!checkpoint_.empty()) dir = newest_checkpoint(checkpoint_);
+        if (dir.empty() && draft_.config.empty())
+            throw ContractError("neither --checkpoint nor --draft-config is given", "eval",
+                                "Name a checkpoint, or the config of an untrained draft");
+        const auto config = read_model_config(dir.empty() ? std::filesystem::path(draft_.config)
+                                                          : dir / "config.json");
+        if (!dir.empty() && draft_.vocab_map.empty())
+            draft_.vocab_map = (dir / "model.safetensors").string();
+        const auto map = draft_.map_for(config);
+        const auto manifest = samples_of(store_, manifest_);
+        loader_.shuffle = loader_.drop_last = false;
+        return draft_.with_model(config, map, [&](auto& model) {
+            if (!dir.empty()) load_weights(dir, model.parameters(), model.vocab_map());
+            return with_store(
+                store_, [&](auto& store) { return evaluate_all(store, manifest, model, dir); });
+        });
+    }
+
+    template <class S, class M>
+    OrderedJson evaluate_all(S& store, const Manifest& manifest, M& model,
+                             const std::filesystem::path& dir) {
+        Loader<S> loader(store, manifest, loader_);
+        Progress progress("eval", loader.batches_per_epoch());
+        const auto e = eyas::evaluate(
+            model, loader, {.on_progress = [&](std::int64_t done) { progress.show(done); }});
+        std::printf("%s on %lld samples: %s  expected tokens per target pass %.3f\n",
+                    dir.empty() ? "untrained draft" : dir.c_str(),
+                    static_cast<long long>(e.samples), evaluation_text(e).c_str(),
+                    e.expected_tokens_per_pass());
+        auto j = evaluation_json(e);
+        j["checkpoint"] = dir.string();
+        return j;
+    }
+
+    DraftArguments draft_;
+    StoreArguments store_;
+    LoaderOptions loader_;
+    std::string checkpoint_, manifest_;
+};
+
+}  // namespace eyas::cli

@@ -1,0 +1,177 @@
+#pragma once
+#include <fstream>
+
+#include "command.hpp"
+#include "draft.hpp"
+#include "evaluation_text.hpp"
+#include "eyas/ingest/handshake.hpp"
+#include "eyas/pipeline/pipeline.hpp"
+#include "stores.hpp"
+
+namespace eyas::cli {
+
+class TrainCommand : public Command {
+public:
+    explicit TrainCommand(CLI::App& parent)
+        : Command(
+              parent, "train",
+              "trainer: train a draft from a store; goes on from the last checkpoint in --out") {
+        draft_.declare(app_, true);
+        app_.add_option("--store", store_.uri, "file:DIR or disagg:DIR?store_id=NAME")->required();
+        app_.add_option("--manifest", manifest_,
+                        "samples to train on; for file:DIR all of the directory where absent");
+        app_.add_option("--wait", wait_, "seconds to wait for the producer's MANIFEST.done")
+            ->capture_default_str();
+        app_.add_option("--eval-features", held_out_, "directory of held-out feature files");
+        app_.add_option("--eval-interval", eval_interval_, "steps between held-out evaluations")
+            ->capture_default_str();
+        app_.add_option("--out", options_.trainer.run_dir,
+                        "run directory: checkpoint-STEP, metrics.jsonl")
+            ->required();
+        declare_training();
+    }
+
+private:
+    void declare_training() {
+        auto& t = options_.trainer;
+        app_.add_option("--max-steps,--steps", t.max_steps,
+                        "optimizer steps in all; 0: until the epochs end")
+            ->capture_default_str();
+        app_.add_option("--epochs", t.epochs, "passes over the samples")->capture_default_str();
+        app_.add_option("--batch-size", options_.loader.batch_size, "samples a batch")
+            ->capture_default_str();
+        app_.add_option("--accumulation", t.accumulation, "batches an optimizer step")
+            ->capture_default_str();
+        app_.add_option("--max-len", options_.loader.max_len, "cut samples to so many tokens")
+            ->capture_default_str();
+        app_.add_option("--lr", t.schedule.base_rate, "learning rate after warm-up")
+            ->capture_default_str();
+        app_.add_option("--scheduler", scheduler_, "cosine, constant, linear or wsd")
+            ->capture_default_str();
+        app_.add_option("--warmup-ratio", t.schedule.warmup_ratio, "share of the steps")
+            ->capture_default_str();
+        app_.add_option("--total-steps", t.schedule.total_steps,
+                        "horizon of the schedule, where it is not max-steps");
+        app_.add_option("--max-grad-norm", t.max_grad_norm, "gradients are clipped to it; 0: not")
+            ->capture_default_str();
+        app_.add_option("--weight-decay", t.adamw.weight_decay, "decoupled")->capture_default_str();
+        app_.add_option("--log-interval", t.log_interval, "steps between log lines")
+            ->capture_default_str();
+        app_.add_option("--save-interval", t.save_interval,
+                        "steps between checkpoints; 0: only at the end")
+            ->capture_default_str();
+        app_.add_option("--keep", t.keep_checkpoints, "newest checkpoints to keep; 0: all")
+            ->capture_default_str();
+    }
+
+    OrderedJson run() override {
+        if (!manifest_.empty() && wait_ > 0 && !wait_for_producer()) return {};
+        options_.trainer.schedule.kind = schedule_from_name(scheduler_);
+        options_.trainer.seed = draft_.seed;
+        const auto config = read_model_config(draft_.config);
+        const auto map = draft_.map_for(config);
+        const auto manifest = samples_of(store_, manifest_);
+        return draft_.with_model(config, map, [&](auto& model) {
+            return with_store(store_, [&](auto& store) { return train(store, manifest, model); });
+        });
+    }
+
+    bool wait_for_producer() const {
+        const ManifestHandshake handshake{manifest_};
+        std::fprintf(stderr, "waiting for %s\n", handshake.marker(".done").c_str());
+        return handshake.wait(std::chrono::seconds(wait_), [] { return !stop_flag(); });
+    }
+
+    template <class S, class M>
+    OrderedJson train(S& store, const Manifest& manifest, M& model) {
+        Pipeline pipeline(store, manifest, model, options_);
+        std::printf("%zu samples from %s, draft of %.2f M parameters, TTT length %lld, %s\n",
+                    manifest.refs.size(), store_.uri.c_str(),
+                    static_cast<double>(model.parameter_count()) / 1e6,
+                    static_cast<long long>(draft_.model.ttt_length), draft_.precision.c_str());
+        eyas::create_directories(options_.trainer.run_dir);
+        std::ofstream metrics(options_.trainer.run_dir / "metrics.jsonl", std::ios::app);
+        std::unique_ptr<Progress> progress;
+        TrainerCallbacks callbacks;
+        callbacks.on_step = [&](const StepRecord& s) {
+            if (stop_flag()) pipeline.trainer().request_stop();
+            if (!progress) progress = std::make_unique<Progress>("train", s.last_step);
+            char note[64];
+            std::snprintf(note, sizeof note, "  loss %.3f", s.loss);
+            progress->show(s.step, note);
+            if (eval_interval_ > 0 && s.step % eval_interval_ == 0 && !held_out_.empty())
+                evaluate(model, s.step, *progress, metrics);
+        };
+        callbacks.on_log = [&](const LogRecord& r) {
+            if (progress) progress->interrupt();
+            print(r);
+            metrics << OrderedJson{{"step", r.step},
+                                   {"epoch", r.epoch},
+                                   {"loss", r.loss},
+                                   {"step_loss", r.step_loss},
+                                   {"accuracy", r.accuracy},
+                                   {"acceptance", r.acceptance},
+                                   {"learning_rate", r.learning_rate},
+                                   {"grad_norm", r.grad_norm},
+                                   {"tokens_per_second", r.tokens_per_second},
+                                   {"stall_percent", r.stall_percent},
+                                   {"seconds", r.seconds}}
+                    << std::endl;
+        };
+        callbacks.on_resume = [](const CheckpointRecord& c) {
+            std::printf("resumed from %s%s%s\n", c.path.c_str(), c.report.empty() ? "" : "; ",
+                        c.report.c_str());
+        };
+        const auto result = pipeline.run(callbacks);
+        const auto path = result.checkpoint ? result.checkpoint->string() : std::string();
+        std::printf("%s at step %lld after %s: %s\n",
+                    result.stopped ? "stopped (run it again to go on)" : "done",
+                    static_cast<long long>(result.step), duration_text(result.seconds).c_str(),
+                    path.c_str());
+        return {{"checkpoint", path},
+                {"step", result.step},
+                {"steps", result.steps},
+                {"stopped", result.stopped},
+                {"seconds", result.seconds},
+                {"tokens_per_second", result.last_log ? result.last_log->tokens_per_second : 0},
+                {"peak_memory_mb", peak_memory_mb()},
+                {"curve", curve_}};
+    }
+
+    static void print(const LogRecord& r) {
+        std::printf(
+            "step %lld/%lld  loss %.4f  accuracy %s  acceptance %s  lr %.2e  norm %.2f  %.0f "
+            "tokens/s  stall %.1f %%  ETA %s\n",
+            static_cast<long long>(r.step), static_cast<long long>(r.last_step), r.loss,
+            rates_text(r.accuracy).c_str(), rates_text(r.acceptance).c_str(), r.learning_rate,
+            r.grad_norm, r.tokens_per_second, r.stall_percent,
+            duration_text(r.eta_seconds).c_str());
+        std::fflush(stdout);
+    }
+
+    /// A point of the held-out curve; the features are files beside the trainer, whatever the
+    /// store.
+    template <class M>
+    void evaluate(M& model, std::int64_t step, Progress& progress, std::ofstream& metrics) {
+        Store<LocalFiles> store(local_files_options(parse_store_uri("file:" + held_out_)));
+        auto loader_options = options_.loader;
+        loader_options.shuffle = loader_options.drop_last = false;
+        Loader loader(store, scan_features(held_out_), loader_options);
+        const auto e = eyas::evaluate(model, loader);
+        progress.interrupt();
+        std::printf("held out at step %lld: %s\n", static_cast<long long>(step),
+                    evaluation_text(e).c_str());
+        curve_.push_back(evaluation_json(e));
+        curve_.back()["step"] = step;
+        metrics << OrderedJson{{"held_out", curve_.back()}} << std::endl;
+    }
+
+    DraftArguments draft_;
+    StoreArguments store_;
+    PipelineOptions options_;
+    std::string manifest_, scheduler_ = "cosine", held_out_;
+    std::int64_t wait_ = 0, eval_interval_ = 0;
+    OrderedJson curve_ = OrderedJson::array();
+};
+
+}  // namespace eyas::cli
