@@ -145,8 +145,8 @@ TEST_CASE("corrupt checkpoints are passed over with a report") {
     REQUIRE(latest.path);
     CHECK(latest.path->filename() == "checkpoint-9");
     CHECK(latest.state.step == 9);
-    for (const char* text : {"checkpoint-20/optimizer.safetensors", "checkpoint-18", "checkpoint-15",
-                             "checkpoint-12/model.safetensors"})
+    for (const char* text : {"checkpoint-20/optimizer.safetensors", "checkpoint-18",
+                             "checkpoint-15", "checkpoint-12/model.safetensors"})
         CHECK_THAT(latest.report, Catch::Contains(text));
 
     FakeModel<F32> m;

@@ -71,3 +71,27 @@ TEST_CASE("directories are compared file by file") {
     CHECK_THROWS_AS(compare_tensors(dir.path() / "nowhere.safetensors", dir.path() / "one"),
                     DataError);
 }
+
+TEST_CASE("torch files: tensors in dicts, lists and under numbers") {
+    const RunDirectory dir("comparetorch");
+    eyas::create_directories(dir.path());
+    const auto write = [&](const char* file, float moment) {
+        Tensor a(DType::F32, Shape{1}), b(DType::F32, Shape{1});
+        a.as<float>()[0] = 1;
+        b.as<float>()[0] = moment;
+        PickleDict one, state, root;
+        one.set("exp_avg", b.view());
+        state.items.emplace_back(std::int64_t{0}, std::move(one));
+        root.set("fp32_params", PickleList{a.view()});
+        root.set("state", std::move(state));
+        write_torch_file(dir.path() / file, PickleValue(std::move(root)));
+        return dir.path() / file;
+    };
+    const auto a = write("a.pt", 2), same = write("b.pt", 2), other = write("c.pt", 5);
+    CHECK(compare_tensors(a, same).identical());
+    CHECK(compare_tensors(a, same).tensors == 2);
+    const auto d = compare_tensors(a, other).differences;
+    REQUIRE(d.size() == 1);
+    CHECK(d[0].name == "state.0.exp_avg");
+    CHECK(d[0].max_abs == 3);
+}

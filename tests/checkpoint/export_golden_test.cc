@@ -1,8 +1,7 @@
-#include "eyas/checkpoint/export.hpp"
-
 #include <algorithm>
 #include <catch2/catch.hpp>
 
+#include "eyas/checkpoint/export.hpp"
 #include "tests/checkpoint/run_directory.hpp"
 
 using namespace eyas;

@@ -116,10 +116,9 @@ TEST_CASE("a full disk is an error and leaves the last good checkpoint") {
 TEST_CASE("a run directory that cannot be written is an error") {
     const RunDirectory run("denied");
     eyas::create_directories(run.path());
-    std::filesystem::permissions(run.path(), std::filesystem::perms::owner_read |
-                                                 std::filesystem::perms::owner_exec |
-                                                 std::filesystem::perms::others_read |
-                                                 std::filesystem::perms::others_exec);
+    std::filesystem::permissions(
+        run.path(), std::filesystem::perms::owner_read | std::filesystem::perms::owner_exec |
+                        std::filesystem::perms::others_read | std::filesystem::perms::others_exec);
     const auto status = train_in_child(options(run.path()), [] {
         if (::geteuid() == 0 && ::seteuid(65534) != 0) ::_exit(5);  // root may write anywhere
         return TrainerCallbacks{};

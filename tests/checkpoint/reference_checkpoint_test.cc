@@ -116,6 +116,15 @@ TEST_CASE("what cannot be carried over is refused") {
                       Catch::Contains("wsd"));
     CHECK_THROWS_WITH(write_reference_checkpoint(out.path(), run.path() / "checkpoint-5", "../x"),
                       Catch::Contains("no file name"));
+    const RunDirectory bare("refused-bare");
+    FakeModel<F32> alone;
+    FakeLoader more(4, 2);
+    o = options(bare.path());
+    o.identity = Json::object();
+    Trainer unrecorded(alone, o);
+    unrecorded.run(more);
+    CHECK_THROWS_WITH(write_reference_checkpoint(out.path(), bare.path() / "checkpoint-5"),
+                      Catch::Contains("batch_size"));
     FakeModel<Bf16> other;
     AdamW<Cpu> adam(other.device(), other.parameters());
     other.map_.t2d[0] = 0;

@@ -9,7 +9,7 @@ namespace eyas::test {
 
 /// A directory name of this test's own under $TEST_TMPDIR; gone before and after.
 class RunDirectory {
-   public:
+public:
     explicit RunDirectory(const std::string& name) {
         const char* base = std::getenv("TEST_TMPDIR");
         path_ = (base ? std::filesystem::path(base) : std::filesystem::temp_directory_path()) /
@@ -24,7 +24,7 @@ class RunDirectory {
     }
     const std::filesystem::path& path() const { return path_; }
 
-   private:
+private:
     std::filesystem::path path_;
 };
 

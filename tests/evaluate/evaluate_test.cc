@@ -48,15 +48,16 @@ TEST_CASE("figures are ratios of sums, not means of ratios") {
     Told model;
     Script loader;
     std::vector<std::int64_t> seen;
-    const auto e = evaluate(model, loader, {.on_progress = [&](std::int64_t n) { seen.push_back(n); }});
+    const auto e =
+        evaluate(model, loader, {.on_progress = [&](std::int64_t n) { seen.push_back(n); }});
     CHECK(seen == std::vector<std::int64_t>{1, 2});
     CHECK(e.samples == 2);
     CHECK(e.tokens == 3);
     CHECK(e.supervised_tokens() == 3);
-    CHECK(e.accuracy(0) == 2.0 / 3);         // not (1/1 + 1/2) / 2
+    CHECK(e.accuracy(0) == 2.0 / 3);  // not (1/1 + 1/2) / 2
     CHECK(e.accuracy(1) == 0);
-    CHECK(e.acceptance_rate(0) == 0.5);      // 1.5 / 3
-    CHECK(e.acceptance_rate(1) == 1.0);      // (0.5 + 0.5) / (0 + 1)
+    CHECK(e.acceptance_rate(0) == 0.5);        // 1.5 / 3
+    CHECK(e.acceptance_rate(1) == 1.0);        // (0.5 + 0.5) / (0 + 1)
     CHECK(e.mean_loss(0) == (1.0 + 4.0) / 3);  // weighted by rows
     CHECK(e.mean_loss() == (10.0 + 40.0) / 3);
     CHECK(e.expected_tokens_per_pass() == 1 + 0.5 + 0.5 * 1.0);
@@ -84,6 +85,7 @@ TEST_CASE("totals survive JSON and refuse what is no total") {
     CHECK(back.ttt_length() == 2);
     CHECK_THROWS_AS(MetricTotals::from_json({{"ttt_length", 3}, {"sums", {1.0, 2.0}}}, "here"),
                     DataError);
-    CHECK_THROWS_AS(MetricTotals::from_json({{"ttt_length", 1u << 30}, {"sums", e.packed()}}, "here"),
-                    DataError);
+    CHECK_THROWS_AS(
+        MetricTotals::from_json({{"ttt_length", 1u << 30}, {"sums", e.packed()}}, "here"),
+        DataError);
 }

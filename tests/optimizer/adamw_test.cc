@@ -64,7 +64,8 @@ TEST_CASE("AdamW follows torch") {
     CHECK(state[1].name == "exp_avg.w");
     CHECK(state[2].name == "exp_avg_sq.w");
     // exp_avg cancels to a hundredth of its terms: absolute bound from terms of size 2^-3.
-    const std::vector<float> m{-0x1.d652ba0000000p-7f, 0x1.9972cc0000000p-5f, 0x1.80485e0000000p-7f};
+    const std::vector<float> m{-0x1.d652ba0000000p-7f, 0x1.9972cc0000000p-5f,
+                               0x1.80485e0000000p-7f};
     for (std::size_t i = 0; i < 3; ++i)
         CHECK(std::abs(state[1].buffer.as<float>()[i] - m[i]) < 6 * std::ldexp(1.f, -26));
     check_close(state[2].buffer.as<float>(),

@@ -18,8 +18,9 @@ void check_rates(const ScheduleOptions& o, const std::vector<double>& expected) 
 
 TEST_CASE("warm-up rises to the base rate, cosine falls from it") {
     // S = 8, W = int(0.25 * 8) = 2; after it 1/2 (1 + cos(pi * n / 6)).
-    check_rates({.kind = ScheduleKind::Cosine, .base_rate = 1.0, .total_steps = 8, .warmup_ratio = 0.25},
-                {0.5, 1.0, 1.0, 0.9330127018922193, 0.75, 0.5, 0.25, 0.0669872981077807, 0.0, 0.0});
+    check_rates(
+        {.kind = ScheduleKind::Cosine, .base_rate = 1.0, .total_steps = 8, .warmup_ratio = 0.25},
+        {0.5, 1.0, 1.0, 0.9330127018922193, 0.75, 0.5, 0.25, 0.0669872981077807, 0.0, 0.0});
 }
 
 TEST_CASE("the warm-up length is cut, not rounded") {
@@ -31,7 +32,8 @@ TEST_CASE("the warm-up length is cut, not rounded") {
 }
 
 TEST_CASE("constant, linear and wsd") {
-    const ScheduleOptions o{.base_rate = 2.0, .total_steps = 10, .warmup_ratio = 0.2, .decay_ratio = 0.4};
+    const ScheduleOptions o{
+        .base_rate = 2.0, .total_steps = 10, .warmup_ratio = 0.2, .decay_ratio = 0.4};
     auto constant = o, linear = o, wsd = o;
     constant.kind = ScheduleKind::Constant;
     linear.kind = ScheduleKind::Linear;
@@ -43,15 +45,18 @@ TEST_CASE("constant, linear and wsd") {
 
 TEST_CASE("impossible schedules are refused by name") {
     CHECK_THROWS_WITH(Schedule({.total_steps = 0}), Catch::Contains("total_steps"));
-    CHECK_THROWS_WITH(Schedule({.total_steps = 5, .warmup_ratio = 1.0}), Catch::Contains("warm-up"));
+    CHECK_THROWS_WITH(Schedule({.total_steps = 5, .warmup_ratio = 1.0}),
+                      Catch::Contains("warm-up"));
     CHECK_THROWS_WITH(Schedule({.total_steps = 5, .warmup_ratio = -1}),
                       Catch::Contains("warmup_ratio"));
-    CHECK_THROWS_WITH(Schedule({.kind = ScheduleKind::Wsd, .total_steps = 10, .warmup_ratio = 0.6,
+    CHECK_THROWS_WITH(Schedule({.kind = ScheduleKind::Wsd,
+                                .total_steps = 10,
+                                .warmup_ratio = 0.6,
                                 .decay_ratio = 0.6}),
                       Catch::Contains("overlap"));
     CHECK_THROWS_AS(Schedule({.base_rate = -1, .total_steps = 5}), ContractError);
     CHECK_THROWS_AS(schedule_from_name("cosin"), ContractError);
-    for (auto kind : {ScheduleKind::Cosine, ScheduleKind::Constant, ScheduleKind::Linear,
-                      ScheduleKind::Wsd})
+    for (auto kind :
+         {ScheduleKind::Cosine, ScheduleKind::Constant, ScheduleKind::Linear, ScheduleKind::Wsd})
         CHECK(schedule_from_name(name_of(kind)) == kind);
 }

@@ -21,7 +21,7 @@ struct Group {
 };
 
 class Threads {
-   public:
+public:
     Threads(Group& g, int rank) : group_(&g), rank_(rank) {}
     int rank() const { return rank_; }
     int world() const { return group_->world; }
@@ -39,7 +39,7 @@ class Threads {
     void broadcast(std::span<std::byte>, int) {}
     void barrier() { group_->gate.arrive_and_wait(); }
 
-   private:
+private:
     Group* group_;
     int rank_;
 };
@@ -99,7 +99,8 @@ TEST_CASE("two ranks take the step of one rank that accumulates both") {
                   clip_scale(global_norm(alone.device(), alone.parameters()), 0.5));
     }
     for (std::size_t i = 0; i < 3; ++i) {
-        const auto pa = a.parameters()[i].value.as<float>(), pb = b.parameters()[i].value.as<float>(),
+        const auto pa = a.parameters()[i].value.as<float>(),
+                   pb = b.parameters()[i].value.as<float>(),
                    pc = alone.parameters()[i].value.as<float>();
         CHECK(std::ranges::equal(pa, pb));
         // The order of additions differs: 4 steps of size <= 0.05 with a relative error of the
@@ -122,8 +123,8 @@ TEST_CASE("a stop or a bad batch on one rank ends all ranks at the same step") {
             FakeLoader data(10, 1);
             Group2Trainer trainer(*models[r], options(), Collective<Threads>(group, r));
             results[r] = trainer.run(data, {.on_step = [&](const StepRecord& s) {
-                                                if (r == 1 && s.step == 3) trainer.request_stop();
-                                            }});
+                                         if (r == 1 && s.step == 3) trainer.request_stop();
+                                     }});
         });
         for (const auto& result : results) {
             CHECK(result.step == 3);

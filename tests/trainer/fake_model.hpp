@@ -17,7 +17,7 @@ namespace eyas::test {
 /// check by hand, with the names, shapes and kinds of parameters of the real one.
 template <PrecisionPolicy P = F32>
 class FakeModel {
-   public:
+public:
     using DeviceType = Cpu;
     using PrecisionType = P;
     using Element = typename P::Element;
@@ -58,7 +58,7 @@ class FakeModel {
     ModelConfig config_;
     VocabMap map_;
 
-   private:
+private:
     void add(const std::string& name, const Shape& shape, bool trained) {
         values_.push_back(Tensor::zeros(dtype_of<Element>, shape));
         grads_.push_back(Tensor::zeros(DType::F32, shape));
@@ -109,7 +109,7 @@ static_assert(DraftModel<FakeModel<F32>> && DraftModel<FakeModel<Bf16>>);
 
 /// Batches made up from seed, epoch and number; every position is reproducible.
 class FakeLoader {
-   public:
+public:
     struct Position {
         std::int64_t epoch = 0, batch = 0;
     };
@@ -131,9 +131,10 @@ class FakeLoader {
 
     std::int64_t poison_epoch = -1, poison_batch = -1;  // this batch holds a NaN
 
-   private:
+private:
     void fill() {
-        std::mt19937 random(seed_ + static_cast<std::uint32_t>(position_.epoch * 1000 + position_.batch));
+        std::mt19937 random(seed_ +
+                            static_cast<std::uint32_t>(position_.epoch * 1000 + position_.batch));
         const auto real = [&] { return static_cast<float>(random() % 2000) / 1000.f - 1.f; };
         for (auto& x : hidden_.as<float>()) x = real();
         for (auto& x : target_.as<float>()) x = real();

@@ -85,7 +85,8 @@ TEST_CASE("log records hold the sums of their interval") {
     o.schedule.base_rate = 0;  // weights stand still, so the interval can be computed apart
     std::vector<LogRecord> logs;
     Trainer trainer(m, o);
-    const auto result = trainer.run(data, {.on_log = [&](const LogRecord& r) { logs.push_back(r); }});
+    const auto result =
+        trainer.run(data, {.on_log = [&](const LogRecord& r) { logs.push_back(r); }});
     REQUIRE(logs.size() == 2);
     const auto first = evaluate(copy, again, {.max_batches = 3});
     CHECK(logs[0].step == 3);
@@ -154,7 +155,8 @@ TEST_CASE("a loss that is not finite names its samples and leaves the weights") 
     std::vector<float> last_good;
     Trainer trainer(m, options(1));
     CHECK_THROWS_MATCHES(
-        trainer.run(data, {.on_step = [&](const StepRecord&) { last_good = weights(m); }}), DataError,
+        trainer.run(data, {.on_step = [&](const StepRecord&) { last_good = weights(m); }}),
+        DataError,
         Catch::Predicate<DataError>(
             [](const DataError& e) {
                 const std::string text = e.what();

@@ -17,8 +17,8 @@ namespace eyas {
 
 /// One tensor that is not bitwise the same on both sides.
 struct TensorDifference {
-    std::string name;        // "model.safetensors: fc.weight" when directories were compared
-    std::string what;        // "values", "only in the first", "only in the second", "dtype", "shape"
+    std::string name;  // "model.safetensors: fc.weight" when directories were compared
+    std::string what;  // "values", "only in the first", "only in the second", "dtype", "shape"
     std::int64_t count = 0;  // elements whose bits differ (what == "values")
     std::int64_t elements = 0;
     // Largest |a - b| over them; infinite where one is NaN; NaN for types without arithmetic here
@@ -46,19 +46,31 @@ double as_double(const std::byte* p) {
 
 inline double element_value(DType d, const std::byte* p) {
     switch (d) {
-        case DType::F64: return as_double<double>(p);
-        case DType::F32: return as_double<float>(p);
-        case DType::BF16: return as_double<BFloat16>(p);
-        case DType::I64: return as_double<std::int64_t>(p);
-        case DType::I32: return as_double<std::int32_t>(p);
-        case DType::I16: return as_double<std::int16_t>(p);
-        case DType::I8: return as_double<std::int8_t>(p);
-        case DType::U64: return as_double<std::uint64_t>(p);
-        case DType::U32: return as_double<std::uint32_t>(p);
-        case DType::U16: return as_double<std::uint16_t>(p);
+        case DType::F64:
+            return as_double<double>(p);
+        case DType::F32:
+            return as_double<float>(p);
+        case DType::BF16:
+            return as_double<BFloat16>(p);
+        case DType::I64:
+            return as_double<std::int64_t>(p);
+        case DType::I32:
+            return as_double<std::int32_t>(p);
+        case DType::I16:
+            return as_double<std::int16_t>(p);
+        case DType::I8:
+            return as_double<std::int8_t>(p);
+        case DType::U64:
+            return as_double<std::uint64_t>(p);
+        case DType::U32:
+            return as_double<std::uint32_t>(p);
+        case DType::U16:
+            return as_double<std::uint16_t>(p);
         case DType::U8:
-        case DType::Bool: return as_double<std::uint8_t>(p);
-        default: return std::numeric_limits<double>::quiet_NaN();
+        case DType::Bool:
+            return as_double<std::uint8_t>(p);
+        default:
+            return std::numeric_limits<double>::quiet_NaN();
     }
 }
 
@@ -77,8 +89,8 @@ inline TensorDifference compare_values(const std::string& name, const TensorView
         if (std::memcmp(x, y, size) == 0) continue;
         ++d.count;
         const double gap = std::abs(element_value(a.dtype, x) - element_value(a.dtype, y));
-        d.max_abs = std::isnan(gap) ? std::numeric_limits<double>::infinity()
-                                    : std::max(d.max_abs, gap);
+        d.max_abs =
+            std::isnan(gap) ? std::numeric_limits<double>::infinity() : std::max(d.max_abs, gap);
     }
     if (!has_arithmetic(a.dtype)) d.max_abs = std::numeric_limits<double>::quiet_NaN();
     return d;
@@ -99,17 +111,39 @@ struct TensorSet {
     std::map<std::string, TensorView> tensors;
 
     void add_file(const std::filesystem::path& path, const std::string& prefix) {
-        const auto take = [&](const std::vector<NamedTensor>& all) {
-            for (const auto& t : all) tensors.emplace(prefix + t.name, t.tensor);
+        if (is_torch_file(path)) {
+            add_value(torch.emplace_back(path).root(), prefix, "");
+        } else {
+            for (const auto& t : safetensors.emplace_back(path).tensors())
+                tensors.emplace(prefix + t.name, t.tensor);
+        }
+    }
+
+    /// Tensors in dicts (whose keys may be numbers, as in optimizer states), lists and tuples,
+    /// under the path to them: "optimizer.fp32_params.0".
+    void add_value(const PickleValue& v, const std::string& name, const std::string& separator) {
+        const auto add_items = [&](const PickleList& items) {
+            for (std::size_t i = 0; i < items.size(); ++i)
+                add_value(items[i], name + separator + std::to_string(i), ".");
         };
-        if (is_torch_file(path))
-            take(torch.emplace_back(path).tensors());
-        else
-            take(safetensors.emplace_back(path).tensors());
+        if (const auto* t = v.as<TensorView>()) tensors.emplace(name, *t);
+        if (const auto* list = v.as<PickleList>()) add_items(*list);
+        if (const auto* tuple = v.as<PickleTuple>()) add_items(tuple->items);
+        const auto* dict = v.as<PickleDict>();
+        for (std::size_t i = 0; dict && i < dict->items.size(); ++i) {
+            const auto& [key, value] = dict->items[i];
+            if (const auto* text = key.as<std::string>())
+                add_value(value, name + separator + *text, ".");
+            else if (const auto* number = key.as<std::int64_t>())
+                add_value(value, name + separator + std::to_string(*number), ".");
+        }
     }
 
     explicit TensorSet(const std::filesystem::path& path) {
-        if (!std::filesystem::is_directory(path)) return add_file(path, "");
+        if (!std::filesystem::is_directory(path)) {
+            add_file(path, "");
+            return;
+        }
         for (const auto& e : std::filesystem::directory_iterator(path))
             if (is_tensor_file(e.path())) add_file(e.path(), e.path().filename().string() + ": ");
         if (tensors.empty())

@@ -33,7 +33,8 @@ inline bool scales(const Json& rope) {
 /// Older readers know rope_scaling and rope_theta, newer ones rope_parameters: a scaled rope goes
 /// out as both.
 inline void mirror_rope(Json& j) {
-    const Json scaling = j.value("rope_scaling", Json()), parameters = j.value("rope_parameters", Json());
+    const Json scaling = j.value("rope_scaling", Json()),
+               parameters = j.value("rope_parameters", Json());
     if (parameters.is_object() && parameters.contains("rope_theta"))
         j["rope_theta"] = parameters["rope_theta"];
     if (scales(parameters) && !scales(scaling)) {
@@ -87,8 +88,8 @@ inline void require_shape(const std::map<std::string, TensorView>& all, const st
         throw DataError("tensor " + name + " is missing", where,
                         "A serving engine would load a broken draft; export a whole checkpoint");
     if (!(it->second.shape == shape))
-        throw DataError("tensor " + name + " is " + it->second.shape.text() + ", the config asks for " +
-                            shape.text(),
+        throw DataError("tensor " + name + " is " + it->second.shape.text() +
+                            ", the config asks for " + shape.text(),
                         where, "Use the config that the draft was trained with");
 }
 

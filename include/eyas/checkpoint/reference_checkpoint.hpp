@@ -7,6 +7,7 @@
 
 #include "eyas/checkpoint/checkpoint.hpp"
 #include "eyas/checkpoint/reference_optimizer.hpp"
+#include "eyas/core/file_name.hpp"
 #include "eyas/format/torch_file.hpp"
 
 namespace eyas {
@@ -43,6 +44,11 @@ inline PickleDict reference_shared_state(const SafetensorsFile& model, const Che
         if (t.name != "t2d" && t.name != "d2t") draft.set(t.name, t.tensor);
     const auto data = s.identity.value(Json::json_pointer("/run/data"), Json::object());
     const auto batch_size = optional<std::int64_t>(data, "batch_size", 0, where);
+    if (s.batch > 0 && batch_size <= 0)
+        throw ContractError(
+            "identity.run.data.batch_size is not recorded, and the run stopped in "
+            "the middle of an epoch",
+            where, "Train through Pipeline, which records it");
     PickleDict d;
     d.set("draft_state_dict", std::move(draft));
     d.set("global_step", s.step);
@@ -54,7 +60,8 @@ inline PickleDict reference_shared_state(const SafetensorsFile& model, const Che
     d.set("world_size", required<std::int64_t>(s.identity, "world_size", where));
     d.set("accumulation_steps", required<std::int64_t>(s.identity, "accumulation", where));
     if (batch_size > 0) d.set("batch_size", batch_size);
-    if (data.contains("samples")) d.set("dataset_size", required<std::int64_t>(data, "samples", where));
+    if (data.contains("samples"))
+        d.set("dataset_size", required<std::int64_t>(data, "samples", where));
     return d;
 }
 
@@ -89,8 +96,9 @@ inline std::filesystem::path write_reference_checkpoint(const std::filesystem::p
     const auto schedule =
         detail::schedule_from_json(required<Json>(state.identity, "schedule", where), where);
     detail::ReferenceOptimizer adam(
-        optimizer, names, detail::adamw_from_json(required<Json>(state.identity, "adamw", where), where),
-        schedule, required<double>(state.identity, "max_grad_norm", where), state.optimizer_step);
+        optimizer, names,
+        detail::adamw_from_json(required<Json>(state.identity, "adamw", where), where), schedule,
+        required<double>(state.identity, "max_grad_norm", where), state.optimizer_step);
     auto shared = detail::reference_shared_state(model, state, run_id, where);
     shared.set("effective_total_steps", schedule.total_steps);
     const auto world = required<std::int64_t>(state.identity, "world_size", where);
@@ -104,7 +112,8 @@ inline std::filesystem::path write_reference_checkpoint(const std::filesystem::p
     write_torch_file(dir.path() / "training_state.pt", PickleValue(std::move(shared)));
     const PickleValue rank_state(std::move(rank));
     for (std::int64_t r = 0; r < world; ++r)
-        write_torch_file(dir.path() / ("training_state_rank" + std::to_string(r) + ".pt"), rank_state);
+        write_torch_file(dir.path() / ("training_state_rank" + std::to_string(r) + ".pt"),
+                         rank_state);
     auto path = dir.commit();
     detail::point_link(out_dir / (run_id + "-latest"), name);
     return path;

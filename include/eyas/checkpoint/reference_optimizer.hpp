@@ -17,18 +17,23 @@ namespace eyas::detail {
 /// The optimizer part of SpecForge's rank state (its optimizer.py: BF16Optimizer.state_dict), made
 /// from the tensors of our optimizer.safetensors. Owns the few tensors that are not in that file.
 class ReferenceOptimizer {
-   public:
+public:
     /// `names` are the parameters in the reference's order. Throws ContractError for a schedule
     /// that the reference does not have.
     ReferenceOptimizer(const SafetensorsFile& tensors, std::vector<std::string> names,
                        const AdamWOptions& adamw, const ScheduleOptions& schedule,
                        double max_grad_norm, std::int64_t step)
-        : tensors_(tensors), names_(std::move(names)), adamw_(adamw), schedule_(schedule),
-          max_grad_norm_(max_grad_norm), step_(step) {
+        : tensors_(tensors),
+          names_(std::move(names)),
+          adamw_(adamw),
+          schedule_(schedule),
+          max_grad_norm_(max_grad_norm),
+          step_(step) {
         const auto kind = schedule.kind;
         if (kind != ScheduleKind::Cosine && kind != ScheduleKind::Constant)
-            throw ContractError("the reference has no schedule '" + std::string(name_of(kind)) + "'",
-                                tensors.path().string(), "Only cosine and constant can be written");
+            throw ContractError(
+                "the reference has no schedule '" + std::string(name_of(kind)) + "'",
+                tensors.path().string(), "Only cosine and constant can be written");
     }
 
     PickleValue state() {
@@ -43,7 +48,7 @@ class ReferenceOptimizer {
         return d;
     }
 
-   private:
+private:
     PickleValue adam_state() {
         PickleDict state;
         PickleList indices;
@@ -85,14 +90,15 @@ class ReferenceOptimizer {
             after.set("T_max", schedule_.options().total_steps - w);
             after.set("eta_min", 0.0);
         }
-        add_counters(after, inner, inner > 0 ? schedule_.rate(step_) : schedule_.options().base_rate);
+        add_counters(after, inner,
+                     inner > 0 ? schedule_.rate(step_) : schedule_.options().base_rate);
         PickleDict d;
         d.set("warmup_epochs", w);
         d.set("finished", step_ >= w);
         add_counters(d, outer, schedule_.rate(step_));
-        d.set("after_scheduler_type", std::string(schedule_.options().kind == ScheduleKind::Cosine
-                                                      ? "CosineAnnealingLR"
-                                                      : "_FlatLR"));
+        d.set("after_scheduler_type",
+              std::string(schedule_.options().kind == ScheduleKind::Cosine ? "CosineAnnealingLR"
+                                                                           : "_FlatLR"));
         d.set("after_scheduler_dict", std::move(after));
         return d;
     }

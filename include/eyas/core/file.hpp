@@ -114,6 +114,17 @@ public:
     }
     void write(std::string_view text) { write(std::as_bytes(std::span(text.data(), text.size()))); }
 
+    /// commit() under another name in the same directory, chosen only now.
+    void commit_as(std::filesystem::path path) {
+        path_ = std::move(path);
+        commit();
+    }
+
+    /// Makes the bytes durable early, so that commit() has little left to do.
+    void sync() {
+        if (durable_ && ::fsync(fd_.get()) != 0) detail::throw_errno("cannot sync", path_);
+    }
+
     void commit() {
         if (durable_ && ::fsync(fd_.get()) != 0) detail::throw_errno("cannot sync", path_);
         if (::rename(temporary_.c_str(), path_.c_str()) != 0)
@@ -124,6 +135,7 @@ public:
 
     /// The name that the bytes have until commit().
     const std::filesystem::path& temporary() const { return temporary_; }
+    const std::filesystem::path& path() const { return path_; }
     int descriptor() const { return fd_.get(); }
 
 private:

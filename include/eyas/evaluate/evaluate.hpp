@@ -23,7 +23,7 @@ struct Evaluation : MetricTotals {
 };
 
 struct EvaluateOptions {
-    std::int64_t max_batches = 0;                                // 0: all of the loader
+    std::int64_t max_batches = 0;                                     // 0: all of the loader
     std::function<void(std::int64_t batches_done)> on_progress = {};  // optional
 };
 

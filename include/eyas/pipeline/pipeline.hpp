@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "eyas/core/checksum.hpp"
@@ -20,12 +21,17 @@ struct PipelineOptions {
 
 namespace detail {
 /// What a resumed run must find again: the same samples in the same order, cut the same way.
-/// Not where they lie: a run may move from one store to another.
+/// Not where they lie nor under which run's name: a run may move from one store to another.
 inline Json data_identity(const Manifest& manifest, const LoaderOptions& o) {
-    std::string ids;
-    for (const auto& ref : manifest.refs) ids += std::to_string(ref.sample_id.size()) + ":" + ref.sample_id;
+    std::string samples;
+    for (const auto& ref : manifest.refs) {
+        const auto prefix = ref.run_id + ":";
+        const std::string_view id = ref.sample_id;
+        samples += id.substr(id.starts_with(prefix) ? prefix.size() : 0);
+        samples += " " + std::to_string(ref.num_tokens) + "\n";
+    }
     return {{"samples", manifest.refs.size()},
-            {"sample_ids", hex64(xxh3(std::as_bytes(std::span(ids))))},
+            {"order", hex64(xxh3(std::as_bytes(std::span(samples))))},
             {"batch_size", o.batch_size},
             {"max_len", o.max_len},
             {"shuffle", o.shuffle},
@@ -41,7 +47,7 @@ inline Json data_identity(const Manifest& manifest, const LoaderOptions& o) {
 ///   pipeline.run();
 template <SampleSource S, class T>
 class Pipeline {
-   public:
+public:
     using store_type = S;
     using trainer_type = T;
     using model_type = typename T::model_type;
@@ -75,7 +81,7 @@ class Pipeline {
     trainer_type& trainer() { return trainer_; }
     loader_type& loader() { return loader_; }
 
-   private:
+private:
     static PipelineOptions complete(PipelineOptions o, const Manifest& manifest,
                                     const model_type& model, const collective_type& collective) {
         o.loader.seed = o.trainer.seed;

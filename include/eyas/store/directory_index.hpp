@@ -1,0 +1,149 @@
+#pragma once
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <charconv>
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "eyas/core/file.hpp"
+#include "eyas/core/file_name.hpp"
+
+namespace eyas::detail {
+
+/// An object file's name: {encoded id}.g{generation}{suffix}.
+struct ObjectName {
+    std::string sample;
+    std::int64_t generation = 0;
+    std::string suffix;  // ".safetensors" or ".ckpt"
+
+    std::string text() const {
+        return encode_file_name(sample) + ".g" + std::to_string(generation) + suffix;
+    }
+
+    /// Nothing for names of another form.
+    static std::optional<ObjectName> parse(std::string_view name) {
+        for (std::string_view suffix : {".safetensors", ".ckpt"}) {
+            if (!name.ends_with(suffix)) continue;
+            const auto stem = name.substr(0, name.size() - suffix.size());
+            const auto dot = stem.rfind(".g");
+            if (dot == std::string_view::npos || dot == 0) return std::nullopt;
+            ObjectName n{"", 0, std::string(suffix)};
+            const auto digits = stem.substr(dot + 2);
+            const auto [end, error] =
+                std::from_chars(digits.data(), digits.data() + digits.size(), n.generation);
+            if (error != std::errc{} || end != digits.data() + digits.size() || n.generation < 1)
+                return std::nullopt;
+            try {
+                n.sample = decode_file_name(stem.substr(0, dot));
+            } catch (const DataError&) {
+                return std::nullopt;
+            }
+            return n;
+        }
+        return std::nullopt;
+    }
+};
+
+/// Which object files a directory holds, kept in memory and right across processes: every change is
+/// made under a file lock and counted in the lock file, so the directory is listed again only when
+/// somebody else changed it (another program's changes are seen by the directory's modification
+/// time). So n puts by one process take time linear in n. One thread at a time.
+class DirectoryIndex {
+public:
+    struct Entry {
+        std::string suffix;
+        std::uint64_t bytes = 0;
+        std::chrono::system_clock::time_point published;
+    };
+    using Objects = std::map<std::pair<std::string, std::int64_t>, Entry>;  // (sample, generation)
+
+    explicit DirectoryIndex(std::filesystem::path dir) : dir_(std::move(dir)) {}
+
+    /// Holds the directory's lock; other processes wait meanwhile.
+    class Lock {
+    public:
+        explicit Lock(DirectoryIndex& index)
+            : index_(index),
+              fd_(::open((index.dir_ / lock_name).c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644)) {
+            if (!fd_) throw_errno("cannot open the store's lock", index.dir_ / lock_name);
+            while (::flock(fd_.get(), LOCK_EX) != 0)
+                if (errno != EINTR) throw_errno("cannot lock", index.dir_ / lock_name);
+            std::uint64_t counted = 0;
+            if (::pread(fd_.get(), &counted, sizeof counted, 0) < 0)
+                throw_errno("cannot read", index.dir_ / lock_name);
+            if (!index_.known_ || counted != index_.counted_ ||
+                index_.modified() != index_.modified_)
+                index_.list();
+            index_.counted_ = counted;
+        }
+        /// Call after the directory changed.
+        void changed() {
+            ++index_.counted_;
+            if (::pwrite(fd_.get(), &index_.counted_, sizeof index_.counted_, 0) < 0)
+                throw_errno("cannot write", index_.dir_ / lock_name);
+            index_.modified_ = index_.modified();
+        }
+
+    private:
+        DirectoryIndex& index_;
+        Fd fd_;
+    };
+
+    Objects& objects() { return objects_; }
+
+    /// The newest generation of a sample that was ever seen here; 0 if none.
+    std::int64_t newest(const std::string& sample) const {
+        const auto it = newest_.find(sample);
+        return it == newest_.end() ? 0 : it->second;
+    }
+    void add(const ObjectName& n, std::uint64_t bytes,
+             std::chrono::system_clock::time_point published) {
+        objects_[{n.sample, n.generation}] = {n.suffix, bytes, published};
+        auto& newest = newest_[n.sample];
+        newest = std::max(newest, n.generation);
+    }
+
+    static constexpr const char* lock_name = ".eyas-lock";
+
+private:
+    std::pair<std::int64_t, std::int64_t> modified() const {
+        struct stat st {};
+        if (::stat(dir_.c_str(), &st) != 0) throw_errno("cannot stat", dir_);
+        return {st.st_mtim.tv_sec, st.st_mtim.tv_nsec};
+    }
+
+    void list() {
+        modified_ = modified();
+        objects_.clear();
+        for (const auto& e : std::filesystem::directory_iterator(dir_)) {
+            const auto name = ObjectName::parse(e.path().filename().string());
+            if (!name) continue;
+            struct stat st {};
+            if (::stat(e.path().c_str(), &st) != 0)
+                continue;  // erased meanwhile by another program
+            add(*name, static_cast<std::uint64_t>(st.st_size),
+                std::chrono::system_clock::from_time_t(st.st_mtim.tv_sec) +
+                    std::chrono::duration_cast<std::chrono::system_clock::duration>(
+                        std::chrono::nanoseconds(st.st_mtim.tv_nsec)));
+        }
+        known_ = true;
+    }
+
+    std::filesystem::path dir_;
+    bool known_ = false;
+    std::uint64_t counted_ = 0;
+    std::pair<std::int64_t, std::int64_t> modified_{};
+    Objects objects_;
+    std::map<std::string, std::int64_t> newest_;
+};
+
+}  // namespace eyas::detail

@@ -1,0 +1,194 @@
+#pragma once
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "eyas/core/checksum.hpp"
+#include "eyas/core/file.hpp"
+#include "eyas/format/safetensors.hpp"
+#include "eyas/format/torch_file.hpp"
+#include "eyas/store/concept.hpp"
+#include "eyas/store/directory_index.hpp"
+
+namespace eyas {
+
+/// How a directory backend writes an object: safetensors with a checksum per tensor, or the
+/// reference's .ckpt. Both are read.
+enum class PayloadFormat { Safetensors, Ckpt };
+
+namespace detail {
+
+/// One file per object in one directory, for backends that keep objects in files. A file appears
+/// under its name by one rename after it was synced, so it is whole or absent; what a killed writer
+/// left is invisible and swept once it is old. Thread-safe; processes share the directory.
+class DirectoryObjects {
+public:
+    struct Options {
+        PayloadFormat payload = PayloadFormat::Safetensors;
+        bool durable = true;                     // sync files and directory before a put returns
+        std::chrono::seconds sweep_after{3600};  // leftovers older than this are removed on opening
+    };
+
+    DirectoryObjects(std::filesystem::path dir, Options options)
+        : dir_(std::move(dir)), options_(options), index_(dir_) {
+        eyas::create_directories(dir_);
+        sweep();
+    }
+
+    const std::filesystem::path& directory() const { return dir_; }
+
+    std::int64_t publish(const std::string& sample, std::span<const NamedTensor> tensors,
+                         const Checksums& checksums) {
+        ObjectName name{sample, 0,
+                        options_.payload == PayloadFormat::Ckpt ? ".ckpt" : ".safetensors"};
+        AtomicFile file(dir_ / name.text(), options_.durable);
+        if (options_.payload == PayloadFormat::Ckpt) {
+            write_torch_file(file, tensors);
+        } else {
+            std::map<std::string, std::string> metadata{{"format", "pt"}};
+            for (const auto& [feature, sum] : checksums)
+                metadata[checksum_prefix + feature] = hex64(sum);
+            write_safetensors(file, tensors, metadata);
+        }
+        file.sync();  // the long part, without the lock
+        const auto bytes = std::filesystem::file_size(file.temporary());
+        const std::lock_guard guard(mutex_);
+        DirectoryIndex::Lock lock(index_);
+        name.generation = index_.newest(sample) + 1;
+        file.commit_as(dir_ / name.text());
+        auto& all = index_.objects();
+        for (auto it = all.lower_bound({sample, 0}); it != all.end() && it->first.first == sample;
+             it = all.erase(it))
+            remove_file(path_of(it->first, it->second));
+        index_.add(name, bytes, std::chrono::system_clock::now());
+        lock.changed();
+        return name.generation;
+    }
+
+    StoredObject open(const ObjectKey& key, bool verify) {
+        const auto stem = (dir_ / ObjectName{key.sample, key.generation, ""}.text()).string();
+        const bool safetensors = std::filesystem::exists(stem + ".safetensors");
+        if (!safetensors && !std::filesystem::exists(stem + ".ckpt")) gone(key);
+        try {
+            return safetensors ? open_safetensors(stem + ".safetensors")
+                               : open_torch(stem + ".ckpt", verify);
+        } catch (const DataError&) {
+            if (!std::filesystem::exists(stem + (safetensors ? ".safetensors" : ".ckpt")))
+                gone(key);  // erased in between
+            throw;
+        }
+    }
+
+    static StoredObject open_torch(const std::filesystem::path& path, bool verify) {
+        auto file = std::make_shared<const TorchFile>(path, TorchFileOptions{.verify_crc = verify});
+        return {file->tensors(), {}, file};
+    }
+
+    void erase(const ObjectKey& key) {
+        const std::lock_guard guard(mutex_);
+        DirectoryIndex::Lock lock(index_);
+        const auto it = index_.objects().find({key.sample, key.generation});
+        if (it == index_.objects().end()) return;
+        remove_file(path_of(it->first, it->second));
+        index_.objects().erase(it);
+        lock.changed();
+    }
+
+    std::vector<ObjectInfo> objects() {
+        const std::lock_guard guard(mutex_);
+        DirectoryIndex::Lock lock(index_);
+        std::vector<ObjectInfo> all;
+        const auto now = std::chrono::system_clock::now();
+        for (const auto& [key, entry] : index_.objects())
+            all.push_back({{key.first, key.second},
+                           entry.bytes,
+                           std::chrono::duration<double>(now - entry.published).count()});
+        return all;
+    }
+
+    Usage usage() {
+        Usage u;
+        for (const auto& o : objects()) ++u.objects, u.bytes += o.bytes;
+        return u;
+    }
+
+    std::optional<std::string> credential_record() const {
+        const auto path = dir_ / credential_name;
+        if (!std::filesystem::exists(path)) return std::nullopt;
+        auto text = read_text_file(path);
+        while (!text.empty() && text.back() == '\n') text.pop_back();
+        return text;
+    }
+    void set_credential_record(const std::string& record) {
+        write_text_file(dir_ / credential_name, record + "\n");
+    }
+
+private:
+    static constexpr const char* credential_name = ".eyas-credential";
+    static constexpr const char* checksum_prefix = "xxh3:";
+
+    std::filesystem::path path_of(const std::pair<std::string, std::int64_t>& key,
+                                  const DirectoryIndex::Entry& entry) const {
+        return dir_ / ObjectName{key.first, key.second, entry.suffix}.text();
+    }
+
+    static void remove_file(const std::filesystem::path& path) {
+        std::error_code e;
+        std::filesystem::remove(path, e);
+        if (e)
+            throw ResourceError("cannot remove: " + e.message(), path.string(),
+                                "Check permissions");
+    }
+
+    [[noreturn]] void gone(const ObjectKey& key) const {
+        throw StaleReferenceError("generation " + std::to_string(key.generation) +
+                                      " is not here: consumed, put again, or never written",
+                                  "sample '" + key.sample + "' in " + dir_.string(),
+                                  "Use the newest manifest, or ingest the sample again");
+    }
+
+    static StoredObject open_safetensors(const std::filesystem::path& path) {
+        auto file = std::make_shared<const SafetensorsFile>(path);
+        StoredObject object{file->tensors(), {}, file};
+        for (const auto& t : object.tensors) {
+            const auto it = file->metadata().find(checksum_prefix + t.name);
+            if (it == file->metadata().end())
+                throw DataError("no checksum of tensor '" + t.name + "'", path.string(),
+                                "Ingest the sample again");
+            object.checksums[t.name] = parse_hex64(it->second, path.string());
+        }
+        return object;
+    }
+
+    static std::uint64_t parse_hex64(const std::string& text, const std::string& where) {
+        std::uint64_t v = 0;
+        const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), v, 16);
+        if (error != std::errc{} || end != text.data() + text.size())
+            throw DataError("bad checksum '" + text + "'", where, "Ingest the sample again");
+        return v;
+    }
+
+    void sweep() const {
+        std::error_code e;
+        for (const auto& entry : std::filesystem::directory_iterator(dir_, e)) {
+            if (entry.path().filename().string().find(".tmp-") == std::string::npos) continue;
+            const auto age = std::filesystem::file_time_type::clock::now() -
+                             std::filesystem::last_write_time(entry.path(), e);
+            if (!e && age >= options_.sweep_after) std::filesystem::remove(entry.path(), e);
+        }
+    }
+
+    std::filesystem::path dir_;
+    Options options_;
+    std::mutex mutex_;
+    DirectoryIndex index_;
+};
+
+}  // namespace detail
+}  // namespace eyas

@@ -1,0 +1,103 @@
+#pragma once
+#include <filesystem>
+#include <string>
+
+#include "eyas/store/concept.hpp"
+#include "eyas/store/directory_objects.hpp"
+#include "eyas/store/uri.hpp"
+
+namespace eyas {
+
+/// Feature files (.ckpt, .ckpt.gz) where they lie, on this machine: the colocated store. Refs that
+/// ingest/scan.hpp makes carry file:// URIs and no generation; such files are read, never removed.
+/// Samples that are put go beside them, in .eyas-objects/, as .ckpt files with generations.
+class LocalFiles {
+public:
+    static constexpr std::string_view scheme = "file";
+    struct Options {
+        std::filesystem::path root;
+        bool durable = true;
+    };
+
+    explicit LocalFiles(Options options)
+        : root_(std::filesystem::weakly_canonical(std::filesystem::absolute(options.root))),
+          durable_(options.durable) {
+        if (!std::filesystem::exists(root_))
+            throw DataError("no such directory", root_.string(), "Check the path of file:DIR");
+    }
+
+    std::int64_t publish(const std::string& sample, std::span<const NamedTensor> tensors,
+                         const Checksums& checksums) {
+        return put_objects().publish(sample, tensors, checksums);
+    }
+    StoredObject open(const ObjectKey& key, bool verify) {
+        if (key.generation > 0) return put_objects().open(key, verify);
+        return detail::DirectoryObjects::open_torch(checked_path(key), verify);
+    }
+    void erase(const ObjectKey& key) {
+        if (key.generation > 0 && has_objects()) put_objects().erase(key);
+    }
+    std::vector<ObjectInfo> objects() {
+        return has_objects() ? put_objects().objects() : std::vector<ObjectInfo>{};
+    }
+    Usage usage() { return has_objects() ? put_objects().usage() : Usage{}; }
+    std::string uri(const ObjectKey& key) const {
+        return "file://" + (object_directory() / encode_file_name(key.sample)).string();
+    }
+    std::optional<std::string> credential_record() {
+        return has_objects() ? put_objects().credential_record() : std::nullopt;
+    }
+    void set_credential_record(const std::string& record) {
+        put_objects().set_credential_record(record);
+    }
+
+private:
+    std::filesystem::path object_directory() const { return root_ / ".eyas-objects"; }
+    bool has_objects() {
+        const std::lock_guard lock(mutex_);
+        return objects_ || std::filesystem::exists(object_directory());
+    }
+    /// Made when the first put or read needs it: a directory that is only read stays as it is.
+    detail::DirectoryObjects& put_objects() {
+        const std::lock_guard lock(mutex_);
+        if (!objects_)
+            objects_ = std::make_unique<detail::DirectoryObjects>(
+                object_directory(), detail::DirectoryObjects::Options{
+                                        .payload = PayloadFormat::Ckpt, .durable = durable_});
+        return *objects_;
+    }
+
+    /// The file of a file:// URI, which must lie under the root (or be it).
+    std::filesystem::path checked_path(const ObjectKey& key) const {
+        constexpr std::string_view prefix = "file://";
+        const auto where = "sample '" + key.sample + "'";
+        if (!key.location.starts_with(prefix))
+            throw ContractError("the ref is of another store: " + key.location, where,
+                                "Open the store that the manifest names");
+        const auto path = std::filesystem::weakly_canonical(key.location.substr(prefix.size()));
+        const auto relative = path.lexically_relative(root_);
+        if (path != root_ && (relative.empty() || *relative.begin() == ".."))
+            throw ContractError("the file lies outside " + root_.string(),
+                                where + ": " + path.string(),
+                                "Open file:DIR on a directory that holds it");
+        if (!std::filesystem::exists(path))
+            throw StaleReferenceError("the file is gone: " + path.string(), where,
+                                      "Capture the sample again");
+        return path;
+    }
+
+    std::filesystem::path root_;
+    bool durable_;
+    std::mutex mutex_;
+    std::unique_ptr<detail::DirectoryObjects> objects_;
+};
+static_assert(StoreBackend<LocalFiles>);
+
+/// file:DIR
+inline LocalFiles::Options local_files_options(const StoreUri& uri) {
+    if (!uri.parameters.empty())
+        throw ContractError("file: takes no parameters", uri.text, "Use file:DIR");
+    return {.root = uri.path};
+}
+
+}  // namespace eyas

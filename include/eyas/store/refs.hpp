@@ -1,0 +1,53 @@
+#pragma once
+#include <cstdint>
+#include <span>
+#include <string>
+#include <utility>
+
+#include "eyas/sample/sample_ref.hpp"
+#include "eyas/store/concept.hpp"
+
+namespace eyas::detail {
+
+/// The ref of a sample that was just put.
+inline SampleRef complete_ref(SampleRef ref, std::span<const NamedTensor> tensors, std::string uri,
+                              std::int64_t generation, std::uint64_t bytes) {
+    ref.feature_store_uri = std::move(uri);
+    ref.feature_keys.clear();
+    ref.feature_specs.clear();
+    for (const auto& t : tensors) {
+        ref.feature_keys.emplace_back(t.name, ref.sample_id + "/" + t.name);
+        ref.feature_specs.push_back(spec_of(t));
+    }
+    ref.estimated_bytes = static_cast<std::int64_t>(bytes);
+    ref.metadata["generation"] = generation;
+    return ref;
+}
+
+/// The stored object under the ref's feature names; all of it where the ref names none. Throws
+/// DataError for a feature that is missing or differs from the ref's spec.
+inline StoredObject features_of(const SampleRef& ref, StoredObject stored) {
+    if (ref.feature_keys.empty()) return stored;
+    StoredObject out{{}, {}, stored.keep};
+    const auto where = "sample '" + ref.sample_id + "'";
+    for (const auto& [feature, unused] : ref.feature_keys) {
+        const auto name = ref.stored_name(feature);
+        const auto it = std::ranges::find(stored.tensors, name, &NamedTensor::name);
+        if (it == stored.tensors.end())
+            throw DataError("the stored object lacks feature '" + feature + "'", where,
+                            "Ingest the sample again");
+        const auto* spec = ref.find_spec(feature);
+        if (spec && (spec->dtype != it->tensor.dtype || !(spec->shape == it->tensor.shape)))
+            throw DataError("feature '" + feature + "' is " +
+                                std::string(name_of(it->tensor.dtype)) + " " +
+                                it->tensor.shape.text() + ", the ref says " +
+                                std::string(name_of(spec->dtype)) + " " + spec->shape.text(),
+                            where, "Use the manifest of this store");
+        out.tensors.push_back({feature, it->tensor});
+        if (const auto sum = stored.checksums.find(it->name); sum != stored.checksums.end())
+            out.checksums[feature] = sum->second;
+    }
+    return out;
+}
+
+}  // namespace eyas::detail

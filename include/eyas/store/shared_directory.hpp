@@ -1,0 +1,66 @@
+#pragma once
+#include <filesystem>
+#include <string>
+
+#include "eyas/store/concept.hpp"
+#include "eyas/store/directory_objects.hpp"
+#include "eyas/store/uri.hpp"
+
+namespace eyas {
+
+/// Objects in a directory that producer and trainer pools share (NFS, Lustre, tmpfs):
+/// ROOT/STORE_ID/{id}.g{generation}.safetensors, or the reference's .ckpt (SpecForge's
+/// SharedDirFeatureStore reads and writes the same directory then). A new instance adopts what is
+/// there.
+class SharedDirectory : public detail::DirectoryObjects {
+public:
+    static constexpr std::string_view scheme = "disagg";
+    struct Options {
+        std::filesystem::path root;
+        std::string store_id = "eyas";
+        detail::DirectoryObjects::Options files = {};
+    };
+
+    explicit SharedDirectory(Options options)
+        : DirectoryObjects(options.root / encode_file_name(options.store_id), options.files),
+          store_id_(options.store_id) {}
+
+    std::string uri(const ObjectKey& key) const {
+        return "disagg://" + store_id_ + "/" + key.sample;
+    }
+
+    /// Refs of another store are refused before anything is opened.
+    StoredObject open(const ObjectKey& key, bool verify) {
+        const auto prefix = "disagg://" + store_id_ + "/";
+        if (!key.location.empty() && !key.location.starts_with(prefix))
+            throw ContractError("the ref is of another store: " + key.location,
+                                "sample '" + key.sample + "', store " + store_id_,
+                                "Open the store that the manifest names (store_id)");
+        return DirectoryObjects::open(key, verify);
+    }
+
+private:
+    std::string store_id_;
+};
+static_assert(StoreBackend<SharedDirectory>);
+
+/// disagg:DIR?store_id=NAME&payload=ckpt&durable=0
+inline SharedDirectory::Options shared_directory_options(const StoreUri& uri) {
+    SharedDirectory::Options o{.root = uri.path};
+    for (const auto& [key, value] : uri.parameters) {
+        if (key == "store_id" && !value.empty())
+            o.store_id = value;
+        else if (key == "payload" && value == "ckpt")
+            o.files.payload = PayloadFormat::Ckpt;
+        else if (key == "payload" && value == "safetensors")
+            o.files.payload = PayloadFormat::Safetensors;
+        else if (key == "durable" && (value == "0" || value == "1"))
+            o.files.durable = value == "1";
+        else
+            throw ContractError("unknown parameter " + key + "=" + value, uri.text,
+                                "Use store_id=NAME, payload=safetensors|ckpt, durable=0|1");
+    }
+    return o;
+}
+
+}  // namespace eyas

@@ -1,0 +1,267 @@
+#pragma once
+#include <chrono>
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <set>
+#include <span>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "eyas/core/checksum.hpp"
+#include "eyas/sample/sample_ref.hpp"
+#include "eyas/store/checked_copy.hpp"
+#include "eyas/store/concept.hpp"
+#include "eyas/store/policy.hpp"
+#include "eyas/store/refs.hpp"
+#include "eyas/store/store_core.hpp"
+
+namespace eyas {
+
+/// Generation-addressed features behind one policy: leases, retention, stale refusal, credentials,
+/// checksums, quota, collection by age and counters, over any backend. Every method may be called
+/// from several threads; a lease belongs to one thread at a time and may outlive the store. Several
+/// instances and processes may share a backend's place: leases are each instance's own.
+template <StoreBackend B>
+class Store {
+    using Core = detail::StoreCore<B>;
+
+public:
+    using backend_type = B;
+    using Options = typename B::Options;
+
+    /// A sample that is held: its views stay valid and this instance does not free it. Destruction
+    /// without Store::release gives it back unconsumed.
+    class Lease {
+    public:
+        Lease(Lease&& o) noexcept = default;
+        Lease& operator=(Lease&& o) noexcept {
+            if (this != &o) {
+                drop(false);
+                core_ = std::move(o.core_);
+                key_ = std::move(o.key_);
+                object_ = std::move(o.object_);
+            }
+            return *this;
+        }
+        ~Lease() { drop(false); }
+        const ObjectKey& key() const { return key_; }
+
+    private:
+        friend class Store;
+        Lease(std::shared_ptr<Core> core, ObjectKey key, StoredObject object)
+            : core_(std::move(core)), key_(std::move(key)), object_(std::move(object)) {}
+        void drop(bool consumed) noexcept {
+            if (const auto core = std::exchange(core_, nullptr)) core->give_back(key_, consumed);
+        }
+
+        std::shared_ptr<Core> core_;
+        ObjectKey key_;
+        StoredObject object_;  // tensors under the ref's feature names
+    };
+
+    /// Opens or creates the place. Throws AuthenticationError when its credential is not the
+    /// policy's token (or one of them has none); ResourceError and DataError from the backend.
+    explicit Store(Options options, StorePolicy policy = {})
+        : core_(std::make_shared<Core>(std::move(options), std::move(policy))) {
+        if (!core_->policy.auth_token.empty() && !core_->backend.credential_record())
+            core_->backend.set_credential_record(
+                detail::make_credential_record(core_->policy.auth_token));
+        core_->authenticate();
+    }
+
+    /// Stores one sample's features as its next generation; all of them or none. `prototype` says
+    /// what the sample is (id, run, strategy, metadata); the ref that comes back adds specs, keys,
+    /// URI, generation and bytes. Throws ContractError for no features, a feature twice or metadata
+    /// that carries a payload; ResourceError past the quota or when the disk refuses; nothing
+    /// changes then.
+    SampleRef put(SampleRef prototype, std::span<const NamedTensor> tensors) {
+        core_->authenticate();
+        const auto where = "sample '" + prototype.sample_id + "'";
+        if (prototype.sample_id.empty())
+            throw ContractError("empty sample id", "Store::put", "Give every sample an id");
+        if (tensors.empty()) throw ContractError("no features", where, "Put at least one tensor");
+        std::set<std::string> seen;
+        Checksums checksums;
+        std::uint64_t bytes = 0;
+        for (const auto& t : tensors) {
+            if (!seen.insert(t.name).second)
+                throw ContractError("feature '" + t.name + "' occurs twice", where,
+                                    "Name each feature once");
+            checksums[t.name] = xxh3(t.tensor.bytes());
+            bytes += t.tensor.size_bytes();
+        }
+        check_metadata(prototype.metadata, where + ": metadata");
+        if (const auto quota = core_->policy.quota_bytes) {
+            const auto used = core_->backend.usage().bytes;
+            if (used + bytes > *quota)
+                throw ResourceError(
+                    std::to_string(bytes) + " bytes would pass the quota of " +
+                        std::to_string(*quota) + " (" + std::to_string(used) + " are in use)",
+                    where, "Let trainers consume samples, collect old ones, or raise the quota");
+        }
+        const auto prototype_id = prototype.sample_id;
+        const auto generation = core_->backend.publish(prototype_id, tensors, checksums);
+        core_->count.puts += 1;
+        core_->count.bytes_written += bytes;
+        return detail::complete_ref(std::move(prototype), tensors,
+                                    core_->backend.uri({prototype_id, generation}), generation,
+                                    bytes);
+    }
+
+    /// Takes a lease on the generation that the ref names. Throws StaleReferenceError when it was
+    /// consumed or put again, DataError when its bytes are bad or do not fit the ref's specs (no
+    /// lease is left then), AuthenticationError.
+    Lease acquire(const SampleRef& ref) {
+        core_->authenticate();
+        const ObjectKey located{ref.sample_id, ref.generation(), ref.feature_store_uri};
+        // What is held and freed is the object, however a ref spells its place; files that were
+        // only found (generation 0) have nothing but their place.
+        const ObjectKey key =
+            located.generation > 0 ? ObjectKey{located.sample, located.generation} : located;
+        try {
+            core_->refuse_doomed(key);
+            auto object = detail::features_of(
+                ref, core_->backend.open(located, core_->policy.verify_checksums));
+            core_->leases.hold(key);
+            return Lease(core_, key, std::move(object));
+        } catch (const StaleReferenceError&) {
+            core_->count.stale_refused += 1;
+            throw;
+        }
+    }
+
+    /// Copies features into the caller's memory, each under its name, verified on the way as the
+    /// policy says. Throws ContractError for an unknown feature or a buffer of another dtype or
+    /// shape (before anything is copied), DataError when a checksum differs.
+    void read_into(const Lease& lease, std::span<const NamedBuffer> buffers) {
+        core_->authenticate();
+        for (const auto& b : buffers) check_buffer(b, find(lease, b.name), lease.key_);
+        for (const auto& b : buffers) {
+            const auto& t = find(lease, b.name);
+            const auto it = lease.object_.checksums.find(b.name);
+            if (!core_->policy.verify_checksums || it == lease.object_.checksums.end())
+                std::ranges::copy(t.bytes(), b.buffer.data);
+            else
+                require_sum(detail::copy_and_hash(t.bytes(), b.buffer.data), it->second, b.name,
+                            lease.key_);
+            core_->count.bytes_read += t.size_bytes();
+        }
+        core_->count.reads += 1;
+    }
+
+    /// Several reads; one entry each, null where the read succeeded. A bad one does not stop the
+    /// others.
+    struct ReadRequest {
+        const Lease* lease;
+        std::span<const NamedBuffer> buffers;
+    };
+    std::vector<std::exception_ptr> read_each(std::span<const ReadRequest> requests) {
+        std::vector<std::exception_ptr> status;
+        for (const auto& r : requests) {
+            status.push_back(nullptr);
+            try {
+                read_into(*r.lease, r.buffers);
+            } catch (const Error&) {
+                status.back() = std::current_exception();
+            }
+        }
+        return status;
+    }
+
+    /// Views without a copy, valid while the lease lives; checksums are verified as the policy
+    /// says.
+    std::vector<NamedTensor> view(const Lease& lease) {
+        core_->authenticate();
+        for (const auto& t : lease.object_.tensors)
+            if (const auto it = lease.object_.checksums.find(t.name);
+                it != lease.object_.checksums.end() && core_->policy.verify_checksums)
+                require_sum(xxh3(t.tensor.bytes()), it->second, t.name, lease.key_);
+        core_->count.reads += 1;
+        return lease.object_.tensors;
+    }
+
+    /// The sample was used. With consume-once its last release frees it: it is dead at once, and if
+    /// the backend cannot remove it now, drain() tries again. Releasing an empty lease does
+    /// nothing.
+    void release(Lease&& lease) { lease.drop(true); }
+
+    /// Frees objects older than `max_age` that this instance has no lease on. Returns how many.
+    std::size_t collect(std::chrono::seconds max_age) {
+        core_->authenticate();
+        std::size_t freed = 0;
+        for (const auto& o : core_->backend.objects()) {
+            if (o.age_seconds <= static_cast<double>(max_age.count()) || core_->leases.holds(o.key))
+                continue;
+            core_->remove(o.key);
+            ++freed;
+        }
+        core_->count.collected += freed;
+        return freed;
+    }
+
+    /// Tries pending removals again until none is left or `limit` has passed; then throws
+    /// ResourceError that says how many are left. They stay pending.
+    void drain(std::chrono::milliseconds limit = std::chrono::seconds(10)) {
+        const auto deadline = std::chrono::steady_clock::now() + limit;
+        for (;;) {
+            for (const auto& key : core_->leases.doomed()) core_->remove(key);
+            const auto left = core_->leases.doomed();
+            if (left.empty()) return;
+            if (std::chrono::steady_clock::now() >= deadline)
+                throw ResourceError(std::to_string(left.size()) +
+                                        " removals are still pending, first sample '" +
+                                        left[0].sample + "'",
+                                    "Store::drain", "Check that the store's place can be written");
+            std::this_thread::sleep_for(std::chrono::milliseconds(20));
+        }
+    }
+
+    StoreHealth health() {
+        StoreHealth h = core_->count.snapshot();
+        const auto all = core_->backend.objects();
+        h.resident_objects = all.size();
+        for (const auto& o : all) {
+            h.resident_bytes += o.bytes;
+            h.oldest_age_seconds = std::max(h.oldest_age_seconds, o.age_seconds);
+        }
+        h.active_leases = core_->leases.active();
+        h.pending_removals = core_->leases.doomed().size();
+        return h;
+    }
+
+    B& backend() { return core_->backend; }
+    const StorePolicy& policy() const { return core_->policy; }
+
+private:
+    static const TensorView& find(const Lease& lease, const std::string& name) {
+        for (const auto& t : lease.object_.tensors)
+            if (t.name == name) return t.tensor;
+        throw ContractError("unknown feature '" + name + "'", "sample '" + lease.key_.sample + "'",
+                            "Ask for features that the ref names");
+    }
+
+    static void check_buffer(const NamedBuffer& b, const TensorView& t, const ObjectKey& key) {
+        if (b.buffer.dtype != t.dtype || !(b.buffer.shape == t.shape))
+            throw ContractError("the buffer of '" + b.name + "' is " +
+                                    std::string(name_of(b.buffer.dtype)) + " " +
+                                    b.buffer.shape.text() + ", the feature " +
+                                    std::string(name_of(t.dtype)) + " " + t.shape.text(),
+                                "sample '" + key.sample + "'", "Take shapes from the ref's specs");
+    }
+
+    static void require_sum(std::uint64_t have, std::uint64_t want, const std::string& feature,
+                            const ObjectKey& key) {
+        if (have != want)
+            throw DataError(
+                "checksum of '" + feature + "' differs: its bytes changed after they were put",
+                "sample '" + key.sample + "' generation " + std::to_string(key.generation),
+                "Ingest the sample again; check the disk");
+    }
+
+    std::shared_ptr<Core> core_;
+};
+
+}  // namespace eyas

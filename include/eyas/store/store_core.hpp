@@ -1,0 +1,81 @@
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "eyas/store/concept.hpp"
+#include "eyas/store/credential.hpp"
+#include "eyas/store/lease_table.hpp"
+#include "eyas/store/policy.hpp"
+
+namespace eyas::detail {
+
+struct StoreCounters {
+    std::atomic<std::uint64_t> puts{0}, reads{0}, releases{0}, aborts{0}, collected{0},
+        stale_refused{0}, bytes_written{0}, bytes_read{0};
+    StoreHealth snapshot() const {
+        StoreHealth h;
+        h.puts = puts, h.reads = reads, h.releases = releases, h.aborts = aborts,
+        h.collected = collected;
+        h.stale_refused = stale_refused, h.bytes_written = bytes_written, h.bytes_read = bytes_read;
+        return h;
+    }
+};
+
+/// What leases share with the store, so that either may go first. Thread-safe.
+template <StoreBackend B>
+struct StoreCore {
+    StoreCore(typename B::Options options, StorePolicy p)
+        : backend(std::move(options)), policy(std::move(p)) {}
+
+    /// The record is read again at each call, the token hashed only when the record changed.
+    void authenticate() {
+        const auto record = backend.credential_record();
+        const std::lock_guard lock(credential_mutex);
+        if (record == proven && (record || policy.auth_token.empty())) return;
+        if (policy.auth_token.empty()) {
+            if (!record) return;
+            throw AuthenticationError("the store asks for a token", "Store",
+                                      "Set the token (DISAGG_AUTH_TOKEN for the programs)");
+        }
+        if (!record || !detail::credential_matches(policy.auth_token, *record))
+            throw AuthenticationError(
+                record ? "the token is not this store's" : "the store's credential was removed",
+                "Store", "Use the token that the store was made with");
+        proven = record;
+    }
+
+    void refuse_doomed(const ObjectKey& key) const {
+        if (leases.is_doomed(key))
+            throw StaleReferenceError(
+                "generation " + std::to_string(key.generation) + " was consumed",
+                "sample '" + key.sample + "'", "Ingest the sample again");
+    }
+
+    void give_back(const ObjectKey& key, bool consumed) noexcept {
+        (consumed ? count.releases : count.aborts) += 1;
+        if (leases.drop(key, consumed && !policy.retain_on_release)) remove(key);
+    }
+
+    /// Removes now, or leaves it pending; dead in either case.
+    void remove(const ObjectKey& key) noexcept {
+        leases.doom(key);
+        try {
+            backend.erase(key);
+            leases.removed(key);
+        } catch (const Error&) {  // stays doomed: drain() tries again and is loud
+        }
+    }
+
+    B backend;
+    StorePolicy policy;
+    detail::LeaseTable leases;
+    StoreCounters count;
+    std::mutex credential_mutex;
+    std::optional<std::string> proven;
+};
+
+}  // namespace eyas::detail
