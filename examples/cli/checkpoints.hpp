@@ -8,7 +8,7 @@ namespace eyas::cli {
 
 /// A checkpoint directory itself, or the newest good one of a run directory.
 inline std::filesystem::path newest_checkpoint(const std::filesystem::path& path) {
-    if (std::filesystem::exists(path / detail::state_file)) {
+    if (std::filesystem::exists(path / eyas::detail::state_file)) {
         read_checkpoint_state(path);  // verifies the checksums
         return path;
     }

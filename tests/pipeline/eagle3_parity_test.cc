@@ -17,10 +17,10 @@ template <class M>
 using Disaggregated = Pipeline<Store<SharedDirectory>, Trainer<M>>;
 template <PrecisionPolicy P>
 using Draft = Eagle3<Cpu, P>;
-static_assert(std::same_as<Colocated<Draft<F32>>::trainer_type,
-                           Disaggregated<Draft<F32>>::trainer_type>);
-static_assert(!std::same_as<Colocated<Draft<F32>>::store_type,
-                            Disaggregated<Draft<F32>>::store_type>);
+static_assert(
+    std::same_as<Colocated<Draft<F32>>::trainer_type, Disaggregated<Draft<F32>>::trainer_type>);
+static_assert(
+    !std::same_as<Colocated<Draft<F32>>::store_type, Disaggregated<Draft<F32>>::store_type>);
 
 Tensor random_tensor(DType dtype, const Shape& shape, std::mt19937& random) {
     Tensor wide(DType::F32, shape), t(dtype, shape);
@@ -45,7 +45,8 @@ void write_features(const std::filesystem::path& dir, int samples, DType dtype) 
                                                {"loss_mask", mask},
                                                {"aux_hidden_state", aux},
                                                {"hidden_state", last}};
-        write_torch_file(dir / ("data_" + std::to_string(s) + ".ckpt"), std::span<const NamedTensor>(tensors));
+        write_torch_file(dir / ("data_" + std::to_string(s) + ".ckpt"),
+                         std::span<const NamedTensor>(tensors));
     }
 }
 

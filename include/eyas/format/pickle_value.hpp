@@ -1,4 +1,5 @@
 #pragma once
+#include <concepts>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -33,13 +34,14 @@ struct PickleDict {
 /// What a torch file may hold: plain Python values and tensors, nothing that runs.
 /// Tensors are views; TorchFile says how long they live, a writer reads them during the call.
 struct PickleValue {
-    std::variant<std::monostate, bool, std::int64_t, double, std::string, PickleBytes, PickleList,
-                 PickleTuple, PickleDict, TensorView, DType>
-        value;
+    using Value = std::variant<std::monostate, bool, std::int64_t, double, std::string, PickleBytes,
+                               PickleList, PickleTuple, PickleDict, TensorView, DType>;
+    Value value;
 
     PickleValue() = default;
     template <class T>
-    requires(!std::same_as<std::remove_cvref_t<T>, PickleValue>) PickleValue(T&& v)
+    requires(!std::same_as<std::remove_cvref_t<T>, PickleValue> &&
+             std::constructible_from<Value, T>) PickleValue(T&& v)
         : value(std::forward<T>(v)) {}
 
     template <class T>
