@@ -1,9 +1,7 @@
 #pragma once
 #include <algorithm>
 #include <cstdint>
-#include <cstdio>
 #include <filesystem>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -39,6 +37,9 @@ inline std::filesystem::path absolute_lexical(const std::filesystem::path& p) {
     return out.has_filename() ? out : out.parent_path();  // "dir/" -> "dir"
 }
 
+// Where Store<LocalFiles> keeps what was put into it; not captured files.
+inline constexpr std::string_view put_objects = ".eyas-objects";
+
 inline bool is_feature_file(const std::filesystem::path& path) {
     const auto& name = path.native();
     return name.ends_with(".ckpt") || name.ends_with(".ckpt.gz");
@@ -48,8 +49,9 @@ inline bool is_feature_file(const std::filesystem::path& path) {
 
 /// All feature files (.ckpt, .ckpt.gz) under a directory, absolute, in lexicographic order of the
 /// whole path ("data_10" before "data_2"): the order that gives samples their index, equal to the
-/// reference's. A path of a file gives that file. Directories behind symbolic links are not
-/// entered. Throws DataError when there is none, ResourceError for a directory that cannot be read.
+/// reference's. A path of a file gives that file. Directories behind symbolic links, and what was
+/// put into a Store<LocalFiles> there, are not entered. Throws DataError when there is none,
+/// ResourceError for a directory that cannot be read.
 inline std::vector<std::filesystem::path> feature_files(const std::filesystem::path& dir) {
     namespace fs = std::filesystem;
     const auto root = detail::absolute_lexical(dir);
@@ -58,9 +60,14 @@ inline std::vector<std::filesystem::path> feature_files(const std::filesystem::p
         if (fs::is_regular_file(root)) return {root};
         if (!fs::is_directory(root))
             throw DataError("no such directory", root.string(), "Check the path");
-        for (const auto& entry : fs::recursive_directory_iterator(root))
-            if (detail::is_feature_file(entry.path()) && !entry.is_directory())
-                files.push_back(entry.path());
+        for (fs::recursive_directory_iterator it(root), none; it != none; ++it) {
+            const auto& path = it->path();
+            if (it->is_directory()) {
+                if (path.filename() == detail::put_objects) it.disable_recursion_pending();
+            } else if (detail::is_feature_file(path)) {
+                files.push_back(path);
+            }
+        }
     } catch (const fs::filesystem_error& e) {
         throw ResourceError(std::string("cannot list: ") + e.what(), root.string(),
                             "Check permissions");

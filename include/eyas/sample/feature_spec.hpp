@@ -114,7 +114,11 @@ inline FeatureSpec spec_from_json(const OrderedJson& j, const std::string& where
     std::vector<std::int64_t> extents;
     for (const auto& d : dims) extents.push_back(detail::json_integer(d, where + ".shape", 0));
     s.shape = Shape(extents);
-    (void)s.shape.elements();  // refuses a product that overflows
+    try {
+        (void)s.shape.elements();  // refuses a product that overflows
+    } catch (const DataError& e) {
+        throw DataError(e.what(), where + ".shape", "Write the manifest again");
+    }
     s.dtype = dtype_from_name(required<std::string>(j, "dtype", where), where + ".dtype");
     s.device_hint = detail::string_or_null(j, "device_hint", where);
     s.required = j.contains("required") ? required<bool>(j, "required", where) : true;

