@@ -1,0 +1,11 @@
+// A backend that cannot publish is refused by Store, and the message names what is missing.
+#include "eyas/store/memory.hpp"
+#include "eyas/store/store.hpp"
+
+struct Forgetful : eyas::Memory {
+    using Memory::Memory;
+#ifndef EYAS_POSITIVE_CONTROL
+    void publish() = delete;
+#endif
+};
+template class eyas::Store<Forgetful>;
