@@ -11,7 +11,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 : "${DISAGG_STORE_ROOT:?set DISAGG_STORE_ROOT to a directory that all nodes share}"
 export DISAGG_MANIFEST="${DISAGG_MANIFEST:-$DISAGG_STORE_ROOT/manifest.json}"
-export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(nproc)}"
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(nproc)}" OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
 program="${EYAS_DISAGG:-bazel-bin/examples/disagg/disagg}"
 [[ -x "$program" ]] || bazel build --config=native //examples/disagg >&2
 echo "launch: $(hostname) rank ${RANK:-${SLURM_PROCID:-${OMPI_COMM_WORLD_RANK:-none}}} role ${DISAGG_ROLE:-by rank}"

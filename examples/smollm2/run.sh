@@ -70,7 +70,7 @@ fi
 step build bazel --noworkspace_rc --bazelrc=.bazelrc build --config=native --color=no --curses=no --show_progress_rate_limit=10 //examples/cli:eyas
 eyas="$work/eyas"
 install "$(bazel info --config=native bazel-bin 2>/dev/null)/examples/cli/eyas" "$eyas"
-export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(nproc)}"
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(nproc)}" OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
 
 # 3. Producer side: features, draft vocabulary.
 data=examples/smollm2/data

@@ -41,7 +41,8 @@ def main():
     for name, e in (("held out before", before), ("held out after", after)):
         row(name, f"accuracy {rates(e['accuracy'])}   acceptance {rates(e['acceptance'])}"
             f"   tokens/pass {e['expected_tokens_per_pass']:.3f}")
-    row("first-step accuracy", f"{after['accuracy'][0] / max(before['accuracy'][0], 1e-9):.0f} x that of the untrained draft")
+    row("gain", f"first-step accuracy {before['accuracy'][0]:.3f} -> {after['accuracy'][0]:.3f}, acceptance"
+        f" {after['acceptance'][0] / max(before['acceptance'][0], 1e-9):.0f} x that of the untrained draft")
     row("for a serving engine", str(work / "export"))
     row("time", f"{seconds // 60}:{seconds % 60:02d} min: " + ", ".join(f"{k} {v} s" for k, v in times.items() if int(v) > 4))
 
