@@ -20,7 +20,7 @@ public:
     };
 
     explicit LocalFiles(Options options)
-        : root_(std::filesystem::weakly_canonical(std::filesystem::absolute(options.root))),
+        : root_(std::filesystem::absolute(options.root / "").lexically_normal().parent_path()),
           durable_(options.durable) {
         if (!std::filesystem::exists(root_))
             throw DataError("no such directory", root_.string(), "Check the path of file:DIR");
@@ -74,9 +74,10 @@ private:
         if (!key.location.starts_with(prefix))
             throw ContractError("the ref is of another store: " + key.location, where,
                                 "Open the store that the manifest names");
-        const auto path = std::filesystem::weakly_canonical(key.location.substr(prefix.size()));
-        const auto relative = path.lexically_relative(root_);
-        if (path != root_ && (relative.empty() || *relative.begin() == ".."))
+        const auto path =
+            std::filesystem::path(key.location.substr(prefix.size())).lexically_normal();
+        const auto canonical = [](const auto& p) { return std::filesystem::weakly_canonical(p); };
+        if (!lies_in(path, root_) && !lies_in(canonical(path), canonical(root_)))
             throw ContractError("the file lies outside " + root_.string(),
                                 where + ": " + path.string(),
                                 "Open file:DIR on a directory that holds it");
@@ -84,6 +85,12 @@ private:
             throw StaleReferenceError("the file is gone: " + path.string(), where,
                                       "Capture the sample again");
         return path;
+    }
+
+    /// Whether a path is the root or lies below it. Links inside the root are the owner's business.
+    static bool lies_in(const std::filesystem::path& path, const std::filesystem::path& root) {
+        const auto relative = path.lexically_relative(root);
+        return path == root || (!relative.empty() && *relative.begin() != "..");
     }
 
     std::filesystem::path root_;
