@@ -15,10 +15,10 @@ struct SafetensorsOptions {
     bool durable = true;  // sync the file and its directory
 };
 
-/// Writes tensors in the order given into a file that the caller commits; the data begin at a multiple of 64 bytes (the
-/// header is padded with spaces, as the format allows). Throws ContractError for names that occur
-/// twice or are reserved, and for dtypes that safetensors does not have; ResourceError when the
-/// disk refuses.
+/// Writes tensors in the order given into a file that the caller commits; the data begin at a
+/// multiple of 64 bytes (the header is padded with spaces, as the format allows). Throws
+/// ContractError for names that occur twice or are reserved, and for dtypes that safetensors does
+/// not have; ResourceError when the disk refuses.
 inline void write_safetensors(AtomicFile& file, std::span<const NamedTensor> tensors,
                               const std::map<std::string, std::string>& metadata = {}) {
     const auto where = file.path().string();
@@ -29,12 +29,11 @@ inline void write_safetensors(AtomicFile& file, std::span<const NamedTensor> ten
     for (const auto& t : tensors) {
         const auto dtype = detail::row(t.tensor.dtype).safetensors;
         if (!seen.insert(t.name).second)
-            throw ContractError("tensor name '" + t.name + "' occurs twice or is reserved",
-                                where, "Use another name");
+            throw ContractError("tensor name '" + t.name + "' occurs twice or is reserved", where,
+                                "Use another name");
         if (dtype.empty())
             throw ContractError("safetensors has no dtype " + std::string(name_of(t.tensor.dtype)),
-                                where + ": " + t.name,
-                                "Convert the tensor, or write a torch file");
+                                where + ": " + t.name, "Convert the tensor, or write a torch file");
         const auto end = offset + t.tensor.size_bytes();
         header[t.name] = {{"dtype", dtype},
                           {"shape", std::vector<std::int64_t>(t.tensor.shape.dims().begin(),
@@ -57,7 +56,8 @@ inline void write_safetensors(AtomicFile& file, std::span<const NamedTensor> ten
 }
 
 /// The same as a file that appears complete or not at all.
-inline void write_safetensors(const std::filesystem::path& path, std::span<const NamedTensor> tensors,
+inline void write_safetensors(const std::filesystem::path& path,
+                              std::span<const NamedTensor> tensors,
                               const std::map<std::string, std::string>& metadata = {},
                               SafetensorsOptions options = {}) {
     AtomicFile file(path, options.durable);

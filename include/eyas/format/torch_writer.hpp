@@ -16,7 +16,8 @@ struct TorchWriteOptions {
 };
 
 namespace detail {
-inline void write_torch_archive(AtomicFile& file, const PickleValue& root, const std::string& folder) {
+inline void write_torch_archive(AtomicFile& file, const PickleValue& root,
+                                const std::string& folder) {
     PickleWriter pickle;
     const auto data = pickle.write(root);
     ZipWriter zip(file);
@@ -35,8 +36,8 @@ inline PickleValue flat_dict(std::span<const NamedTensor> tensors) {
 }
 }  // namespace detail
 
-/// Writes what torch.load(path, weights_only=True) reads as `root`, atomically. Tensors are streamed
-/// from their views, each into its own storage at a multiple of 64 bytes.
+/// Writes what torch.load(path, weights_only=True) reads as `root`, atomically. Tensors are
+/// streamed from their views, each into its own storage at a multiple of 64 bytes.
 inline void write_torch_file(const std::filesystem::path& path, const PickleValue& root,
                              const TorchWriteOptions& options = {}) {
     AtomicFile file(path, options.durable);
@@ -45,7 +46,8 @@ inline void write_torch_file(const std::filesystem::path& path, const PickleValu
 }
 
 /// A flat dict of tensors in the order given.
-inline void write_torch_file(const std::filesystem::path& path, std::span<const NamedTensor> tensors,
+inline void write_torch_file(const std::filesystem::path& path,
+                             std::span<const NamedTensor> tensors,
                              const TorchWriteOptions& options = {}) {
     write_torch_file(path, detail::flat_dict(tensors), options);
 }
