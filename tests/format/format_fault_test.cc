@@ -122,7 +122,7 @@ TEST_CASE("pickles that would run something, or blow up, are refused with their 
         "e.",
         "no mark");
     check("\x80\x02h\x05.", "never stored");
-    check(std::string("\x80\x02]q\0h\0a.", 8), "nested or shared");  // a list inside itself
+    check(std::string("\x80\x02]q\0h\0a.", 9), "nested or shared");  // a list inside itself
     std::string laughs =
         std::string("\x80\x02]q") + '\0';  // each list holds the one before ten times
     for (char k = 1; k < 30; ++k) {
