@@ -37,7 +37,7 @@ private:
         const auto conversations = read_conversations(conversations_, limits_);
         TargetModel<Cpu> model(weights, {layers_});
         Progress progress("capture", static_cast<std::int64_t>(conversations.size()));
-        options_.stop = &stop_flag();
+        options_.stop = &stop_requested();
         options_.on_progress = [&](const CaptureReport& r) {
             progress.show(r.captured + r.reused,
                           "  " +

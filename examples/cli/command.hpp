@@ -6,7 +6,7 @@
 
 #include "console.hpp"
 #include "eyas/core/json.hpp"
-#include "stop.hpp"
+#include "eyas/core/stop_signals.hpp"
 
 namespace eyas::cli {
 
@@ -30,12 +30,12 @@ public:
 
     /// Exit code: 0, 1 on errors and when a signal ended the work early.
     int main() {
-        install_stop_handlers();
+        catch_stop_signals();
         OrderedJson result;
         int code = 0;
         try {
             result = run();
-            if (stop_flag()) code = 1;
+            if (stop_requested()) code = 1;
         } catch (const std::exception& e) {
             std::fflush(stdout);
             std::fprintf(stderr, "eyas %s: %s\n", app_.get_name().c_str(), e.what());

@@ -48,7 +48,7 @@ private:
         const auto report = eyas::ingest(store, features_, options_, [&](const IngestProgress& p) {
             progress.show(static_cast<std::int64_t>(p.done),
                           "  " + bytes_text(static_cast<double>(p.bytes)));
-            if (stop_flag()) throw ResourceError("interrupted", manifest_, "Run ingest again");
+            if (stop_requested()) throw ResourceError("interrupted", manifest_, "Run ingest again");
         });
         write_manifest(manifest_, report.manifest);
         handshake.done();

@@ -79,7 +79,7 @@ private:
     bool wait_for_producer() const {
         const ManifestHandshake handshake{manifest_};
         std::fprintf(stderr, "waiting for %s\n", handshake.marker(".done").c_str());
-        return handshake.wait(std::chrono::seconds(wait_), [] { return !stop_flag(); });
+        return handshake.wait(std::chrono::seconds(wait_), [] { return !stop_requested(); });
     }
 
     template <class S, class M>
@@ -94,7 +94,7 @@ private:
         std::unique_ptr<Progress> progress;
         TrainerCallbacks callbacks;
         callbacks.on_step = [&](const StepRecord& s) {
-            if (stop_flag()) pipeline.trainer().request_stop();
+            if (stop_requested()) pipeline.trainer().request_stop();
             if (!progress) progress = std::make_unique<Progress>("train", s.last_step);
             char note[64];
             std::snprintf(note, sizeof note, "  loss %.3f", s.loss);

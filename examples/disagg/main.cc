@@ -3,9 +3,9 @@
 //   consumer    waits for the manifest and trains from the store
 //   colocated   trains straight from the feature files
 // Consumer and colocated are the same pipeline with another store type.
-#include <csignal>
 #include <cstdio>
 #include <exception>
+#include <eyas/core/stop_signals.hpp>
 #include <eyas/eyas.hpp>
 #include <eyas/ingest/handshake.hpp>
 
@@ -16,8 +16,6 @@ using namespace eyas;
 using Model = Eagle3<Cpu, F32>;
 static_assert(std::same_as<Pipeline<Store<SharedDirectory>, Trainer<Model>>::trainer_type,
                            Pipeline<Store<LocalFiles>, Trainer<Model>>::trainer_type>);
-
-std::atomic<bool> stop{false};
 
 Store<SharedDirectory> open_shared(const disagg::Settings& s) {
     StorePolicy policy;
@@ -61,7 +59,7 @@ void train(S& store, const Manifest& manifest, const disagg::Settings& s) {
     const auto result = pipeline.run(
         {.on_step =
              [&](const StepRecord&) {
-                 if (stop) pipeline.trainer().request_stop();
+                 if (stop_requested()) pipeline.trainer().request_stop();
              },
          .on_log =
              [&](const LogRecord& r) {
@@ -79,7 +77,7 @@ void consume(const disagg::Settings& s) {
     std::printf("[consumer] waiting for %s.done\n", s.manifest.c_str());
     std::fflush(stdout);
     if (!ManifestHandshake{s.manifest}.wait(std::chrono::seconds(s.wait_seconds),
-                                            [] { return !stop; }))
+                                            [] { return !stop_requested(); }))
         return;
     auto store = open_shared(s);
     train(store, read_manifest(s.manifest), s);
@@ -92,8 +90,7 @@ void colocated(const disagg::Settings& s) {
 }  // namespace
 
 int main() {
-    std::signal(SIGINT, [](int) { stop = true; });
-    std::signal(SIGTERM, [](int) { stop = true; });
+    catch_stop_signals();
     try {
         const auto s = disagg::Settings::from_environment();
         if (s.role == "producer")
@@ -102,7 +99,7 @@ int main() {
             consume(s);
         else
             colocated(s);
-        return stop ? 1 : 0;
+        return stop_requested() ? 1 : 0;
     } catch (const std::exception& e) {
         std::fprintf(stderr, "disagg: %s\n", e.what());
         return 1;

@@ -39,16 +39,20 @@ step() {
   local name="$1" start=$SECONDS
   shift
   show "$@"
-  "$@" 2>&1 | tee "$work/logs/$name.log"
+  "$@" 2>&1 | tee -i "$work/logs/$name.log"
   printf '%s %d\n' "$name" $((SECONDS - start)) >>"$work/logs/times"
 }
 
-# eyas_step NAME ARGUMENTS...: the same for our program; its last line is JSON for the summary.
+# eyas_step NAME ARGUMENTS...: the same for our program; its last line is JSON for the summary. Ctrl-C
+# must not end the readers of the pipe first: the program would die of it before it has saved.
 eyas_step() {
   local name="$1" start=$SECONDS
   shift
   show "$eyas" "$@"
-  "$eyas" "$@" --json | tee "$work/logs/$name.log" | grep --line-buffered -v '^{"'
+  "$eyas" "$@" --json | (
+    trap '' INT
+    tee "$work/logs/$name.log" | grep --line-buffered -v '^{"'
+  )
   printf '%s %d\n' "$name" $((SECONDS - start)) >>"$work/logs/times"
 }
 

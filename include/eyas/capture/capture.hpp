@@ -35,7 +35,9 @@ struct CaptureOptions {
     std::int64_t pack_tokens = 2048;
     /// Called on the capturing thread after every pack.
     std::function<void(const CaptureReport&)> on_progress = {};
-    /// Looked at between packs; what is written by then stays. May be set by a signal handler.
+    /// Looked at between packs; what is written by then stays. Set it from another thread, which
+    /// may wait for signals; a handler must not run on a thread that multiplies matrices (oneDNN's
+    /// kernels may not stand on a real stack then).
     const std::atomic<bool>* stop = nullptr;
 };
 

@@ -14,7 +14,8 @@ namespace eyas {
 
 /// The host processor: OpenMP for loops, oneDNN for matmul. Stateless and cheap to copy; callable
 /// from any thread. Results do not depend on the number of threads, except through oneDNN's own
-/// blocking, which is fixed for a given number of threads.
+/// blocking, which is fixed for a given number of threads. No signal handler may run on a thread
+/// that is inside matmul (core/stop_signals.hpp).
 class Cpu {
 public:
     static constexpr std::string_view name = "cpu";

@@ -90,7 +90,8 @@ public:
         return result;
     }
 
-    /// Ends run() after the step in progress, with a checkpoint. Async-signal-safe; any thread.
+    /// Ends run() after the step in progress, with a checkpoint. Any thread. For Ctrl-C, see
+    /// core/stop_signals.hpp: no signal handler may run on a thread that multiplies matrices.
     void request_stop() noexcept { stop_.store(true); }
 
     std::int64_t step() const { return step_; }  // optimizer steps done in all
@@ -99,8 +100,6 @@ public:
     optimizer_type& optimizer() { return optimizer_; }
 
 private:
-    static_assert(std::atomic<bool>::is_always_lock_free, "request_stop() runs in signal handlers");
-
     struct StepDone {
         double loss, norm, rate;
     };
