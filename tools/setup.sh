@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Installs what building and testing need on Debian 12: quiet and quick when everything is there.
+# tools/setup.sh [MORE_PACKAGES...]: installs what building needs on Debian 12, and the packages named;
+# quiet and quick when everything is there.
 set -euo pipefail
 packages=(
   bazel-bootstrap bazel-rules-java bazel-rules-proto bazel-platforms g++ clang-format python3-venv
   nlohmann-json3-dev catch2 libdnnl-dev libdeflate-dev libxxhash-dev libcli11-dev
+  "$@"
 )
 missing=()
 for p in "${packages[@]}"; do

@@ -1,0 +1,106 @@
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <catch2/catch.hpp>
+#include <filesystem>
+#include <string>
+
+#include "eyas/core/file.hpp"
+#include "scratch.hpp"
+
+using namespace eyas;
+namespace fs = std::filesystem;
+
+namespace {
+/// Files of this process cannot grow beyond `bytes` while it lives, as on a full disk.
+class SmallFiles {
+public:
+    explicit SmallFiles(rlim_t bytes) : handler_(::signal(SIGXFSZ, SIG_IGN)) {
+        ::getrlimit(RLIMIT_FSIZE, &before_);
+        const rlimit now{bytes, before_.rlim_max};
+        ::setrlimit(RLIMIT_FSIZE, &now);
+    }
+    ~SmallFiles() {
+        ::setrlimit(RLIMIT_FSIZE, &before_);
+        ::signal(SIGXFSZ, handler_);
+    }
+
+private:
+    rlimit before_{};
+    sighandler_t handler_;
+};
+
+bool only_file(const fs::path& dir, const std::string& name) {
+    const fs::directory_iterator all(dir);
+    return std::distance(begin(all), end(all)) == 1 && fs::exists(dir / name);
+}
+}  // namespace
+
+TEST_CASE("without commit nothing is left, and what was there stays") {
+    const test::Scratch scratch;
+    const auto path = scratch.path() / "a";
+    write_text_file(path, "old");
+    {
+        AtomicFile f(path);
+        f.write("new");
+    }
+    CHECK(read_text_file(path) == "old");
+    CHECK(only_file(scratch.path(), "a"));
+}
+
+TEST_CASE("a disk that fills up leaves the old file alone and removes the new one") {
+    const test::Scratch scratch;
+    const auto path = scratch.path() / "a";
+    write_text_file(path, "old");
+    const std::string large(100'000, 'x');
+    std::string message;
+    {
+        const SmallFiles limit(4096);
+        try {
+            write_text_file(path, large);
+        } catch (const ResourceError& e) {
+            message = e.what();
+        }
+    }
+    CHECK_THAT(message, Catch::Contains(path.string()) && Catch::Contains("cannot write"));
+    CHECK(read_text_file(path) == "old");
+    CHECK(only_file(scratch.path(), "a"));
+}
+
+TEST_CASE("a writer that is killed leaves the old file whole") {
+    const test::Scratch scratch;
+    const auto path = scratch.path() / "a";
+    write_text_file(path, "old");
+    const auto child = ::fork();
+    if (child == 0) {
+        AtomicFile f(path);
+        f.write("new, but never finished");
+        ::kill(::getpid(), SIGKILL);
+    }
+    int status = 0;
+    REQUIRE(::waitpid(child, &status, 0) == child);
+    REQUIRE(WIFSIGNALED(status));
+    CHECK(read_text_file(path) == "old");
+    write_text_file(path, "after it");  // and its temporary is in nobody's way
+    CHECK(read_text_file(path) == "after it");
+}
+
+TEST_CASE("a name that cannot be taken is an error that leaves no temporary") {
+    const test::Scratch scratch;
+    fs::create_directories(scratch.path() / "a/occupied");
+    CHECK_THROWS_AS(write_text_file(scratch.path() / "a", "x"), ResourceError);
+    CHECK(only_file(scratch.path(), "a"));
+    CHECK_THROWS_AS(write_text_file(scratch.path() / "none/a", "x"), DataError);
+    CHECK_THROWS_WITH(write_text_file(scratch.path() / "none/a", "x"), Catch::Contains("none/a"));
+}
+
+TEST_CASE("what is not a readable file is refused by name") {
+    const test::Scratch scratch;
+    CHECK_THROWS_AS(MappedFile(scratch.path() / "none"), DataError);
+    CHECK_THROWS_WITH(MappedFile(scratch.path() / "none"), Catch::Contains("none"));
+    CHECK_THROWS_AS(MappedFile(scratch.path()), DataError);
+    write_text_file(scratch.path() / "file", "x");
+    CHECK_THROWS_AS(eyas::create_directories(scratch.path() / "file/below"), ResourceError);
+}
