@@ -1,0 +1,79 @@
+#include <catch2/catch.hpp>
+
+#include "tests/programs/tiny_job.hpp"
+
+using namespace eyas;
+using Catch::Matchers::Contains;
+using test::TinyJob;
+
+TEST_CASE("the main job: both placements of the features end with the same bits") {
+    const TinyJob job;
+    job.capture();
+    job.run(job.ingest());
+    const std::vector<std::string> steps{"--epochs", "2", "--max-steps", "24"};
+    job.run(job.train("a", job.disaggregated(), steps));
+    job.run(job.train("b", job.colocated(), steps));
+    const auto same = job.run({"compare", job.path("a"), job.path("b"), "--json"});
+    const auto result = Json::parse(same->last_line());
+    CHECK(result["identical"] == true);
+    CHECK(result["tensors"] > 20);  // weights, their masters and both moments
+
+    job.run({"eval", "--target", job.path("target"), "--draft-config", job.path("draft.json"),
+             "--vocab-map", job.path("map.safetensors"), "--checkpoint", job.path("a"), "--store",
+             "file:" + job.path("features")});
+    job.run({"export", "--checkpoint", job.path("a"), "--out", job.path("export")});
+    for (const char* what :
+         {"export", "store", "manifest.json", "map.safetensors", "a", "target"}) {
+        INFO(what);
+        const auto p = job.run({"inspect", job.path(what), "--json"});
+        CHECK(Json::parse(p->last_line())["ok"] == true);
+    }
+}
+
+TEST_CASE("compare tells differing weights by exit code and names them") {
+    const TinyJob job;
+    job.capture();
+    job.run(job.train("a", job.colocated(), {"--max-steps", "3"}));
+    job.run(job.train("b", job.colocated(), {"--max-steps", "3", "--seed", "1"}));
+    const auto p = job.run({"compare", job.path("a"), job.path("b")}, 1);
+    CHECK_THAT(p->output(), Contains("fc.weight: values differ"));
+}
+
+TEST_CASE("help teaches, wrong usage ends with 2") {
+    const TinyJob job;
+    const auto help = job.run({"--help"});
+    CHECK_THAT(help->output(), Contains("disagg:DIR?store_id=NAME") && Contains("vocab-map"));
+    CHECK_THAT(job.run({"train", "--help"})->output(), Contains("--ttt-length"));
+    job.run({}, 2);
+    job.run({"no-such-command"}, 2);
+    CHECK_THAT(job.run({"ingest", "--features", "x"}, 2)->errors(), Contains("--store"));
+    CHECK_THAT(job.run({"compare", "a", "b", "--no-such-option"}, 2)->errors(),
+               Contains("--no-such-option"));
+}
+
+TEST_CASE("--config: options from a JSON file, and the command line wins") {
+    const TinyJob job;
+    job.capture();
+    Json options{{"target", job.path("target")},
+                 {"draft_config", job.path("draft.json")},
+                 {"vocab-map", job.path("map.safetensors")},
+                 {"ttt_length", 2},
+                 {"max-steps", 9},
+                 {"store", "file:" + job.path("features")},
+                 {"out", job.path("run")}};
+    write_text_file(job.path("train.json"), options.dump());
+    const auto p =
+        job.run({"train", "--config", job.path("train.json"), "--max-steps", "4", "--json"});
+    const auto result = Json::parse(p->last_line());
+    CHECK(result["step"] == 4);
+    CHECK(result["ok"] == true);
+
+    write_text_file(job.path("list.json"), "[1, 2]");
+    CHECK_THAT(job.run({"train", "--config", job.path("list.json")}, 2)->errors(),
+               Contains("list.json") && Contains("JSON object"));
+    options["max-step-count"] = 3;
+    write_text_file(job.path("unknown.json"), options.dump());
+    CHECK_THAT(job.run({"train", "--config", job.path("unknown.json")}, 2)->errors(),
+               Contains("--max-step-count"));
+    job.run({"train", "--config", job.path("absent.json")}, 2);
+}
