@@ -2,16 +2,15 @@
 // EAGLE3 training step (forward, backward, clip, AdamW) on random features, beside a GEMM roofline
 // over the step's own matrix shapes measured in the same run, and prints the memory the step adds.
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
-#include <functional>
 #include <map>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "bench/timing.hpp"
 #include "eyas/device/cpu.hpp"
 #include "eyas/model/eagle3.hpp"
 #include "eyas/optimizer/adamw.hpp"
@@ -26,12 +25,6 @@ struct BenchShape {
 const std::map<std::string, BenchShape> shapes{{"S", {576, 1536, 9, 3, 49152, 8192}},
                                                {"M", {2048, 8192, 32, 8, 128256, 32000}},
                                                {"tiny", {64, 128, 4, 2, 512, 128}}};
-
-double seconds_of(const std::function<void()>& f) {
-    const auto start = std::chrono::steady_clock::now();
-    f();
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
 
 /// Resident memory in MB: "VmRSS" now, "VmHWM" at its highest.
 double memory_mb(const char* key) {
@@ -64,10 +57,7 @@ double gemm_seconds(const BenchShape& s, std::int64_t T, double K) {
             cpu.matmul(Matmul<float, float>{a, b, m, n, k, x.data(), a == Op::None ? k : m,
                                             y.data(), b == Op::None ? n : k, z.data(), n});
         };
-        run();
-        std::vector<double> t{seconds_of(run), seconds_of(run), seconds_of(run)};
-        std::ranges::sort(t);
-        total += count * t[1];
+        total += count * bench::times_of(run, 3).median;
     };
     const auto kv = s.G * (s.D / s.H);
     time(Op::None, Op::Transposed, T, s.V, s.D, 1);
@@ -99,29 +89,10 @@ VocabMap first_tokens(std::int64_t V, std::int64_t W) {
     return m;
 }
 
-struct Arguments {
-    std::string shape = "S";
-    std::int64_t tokens = 512, ttt = 7, steps = 5;
-    double supervised = 1.0;
-};
-
-Arguments parse(int argc, char** argv) {
-    Arguments a;
-    for (int i = 1; i + 1 < argc; i += 2) {
-        const std::string key = argv[i], value = argv[i + 1];
-        if (key == "--shape") a.shape = value;
-        if (key == "--tokens") a.tokens = std::stol(value);
-        if (key == "--ttt") a.ttt = std::stol(value);
-        if (key == "--steps") a.steps = std::stol(value);
-        if (key == "--supervised") a.supervised = std::stod(value);
-    }
-    return a;
-}
-
-void run(const Arguments& a) {
-    const auto& s = shapes.at(a.shape);
-    const auto T = a.tokens;
-    const double K = static_cast<double>(a.ttt);
+void run(const bench::Arguments& a) {
+    const auto& s = shapes.at(a.text("shape"));
+    const std::int64_t T = a.number("tokens"), ttt = a.number("ttt");
+    const double K = static_cast<double>(ttt);
     const double gemm = gemm_seconds(s, T, K), flops = step_flops(s, static_cast<double>(T), K);
 
     const auto config = parse_model_config(Json{{"hidden_size", s.D},
@@ -133,7 +104,7 @@ void run(const Arguments& a) {
                                                 {"max_position_embeddings", T + 64}},
                                            "bench");
     Eagle3Options options;
-    options.ttt_length = a.ttt;
+    options.ttt_length = ttt;
     std::unique_ptr<Eagle3<Cpu, F32>> model;
     Tensor target(DType::F32, {1, T, s.D});
     {
@@ -147,7 +118,6 @@ void run(const Arguments& a) {
                         target.as<float>().data() + t * s.D);
     }
     AdamW<Cpu> optimizer(model->device(), model->parameters(), AdamWOptions{});
-    // the loss.
     auto hidden = random_tensor({1, T, 3 * s.D}, 2);
     auto ids = Tensor::zeros(DType::I64, {1, T}), ones = Tensor::zeros(DType::I64, {1, T}),
          mask = Tensor::zeros(DType::I64, {1, T});
@@ -155,34 +125,30 @@ void run(const Arguments& a) {
     for (std::int64_t t = 0; t < T; ++t) {
         ids.as<std::int64_t>()[static_cast<std::size_t>(t)] = (t * 7919) % s.V;
         mask.as<std::int64_t>()[static_cast<std::size_t>(t)] =
-            static_cast<double>(t) < a.supervised * static_cast<double>(T);
+            static_cast<double>(t) < a.real("supervised") * static_cast<double>(T);
     }
     const Batch batch{ids, ones, mask, hidden, target, {}, {"bench"}};
 
     const double before = memory_mb("VmRSS:");
-    std::vector<double> times;
     double accepted = 0;
-    for (std::int64_t i = 0; i <= a.steps; ++i) {
-        const double t = seconds_of([&] {
+    const auto t = bench::times_of(
+        [&] {
             model->zero_gradients();
             const auto m = model->forward_backward(batch, 1.f);
             accepted = m.acceptance_rows[0];
             const double norm = global_norm(model->device(), std::span(model->parameters()));
             optimizer.step(1e-4, clip_scale(norm, 0.5));
-        });
-        if (i > 0) times.push_back(t);  // the first one warms up
-    }
-    std::ranges::sort(times);
-    const double median = times[times.size() / 2];
-    std::printf("shape %s  T %ld  TTT %ld  rows in the loss %.0f\n", a.shape.c_str(), T, a.ttt,
-                accepted);
-    std::printf("step      %8.3f s   (min %.3f, max %.3f, %zu runs)\n", median, times.front(),
-                times.back(), times.size());
-    std::printf("speed     %8.1f tokens/s   %.1f GFLOP/s\n", static_cast<double>(T) / median,
-                flops / median / 1e9);
+        },
+        static_cast<std::size_t>(a.number("steps")));
+    std::printf("shape %s  T %ld  TTT %ld  rows in the loss %.0f\n", a.text("shape").c_str(), T,
+                ttt, accepted);
+    std::printf("step      %8.3f s   (min %.3f, max %.3f, %s runs)\n", t.median, t.min, t.max,
+                a.text("steps").c_str());
+    std::printf("speed     %8.1f tokens/s   %.1f GFLOP/s\n", static_cast<double>(T) / t.median,
+                flops / t.median / 1e9);
     std::printf(
         "roofline  %8.3f s for the same GEMMs alone   %.1f GFLOP/s   step is %.0f %% of it\n", gemm,
-        flops / gemm / 1e9, 100 * gemm / median);
+        flops / gemm / 1e9, 100 * gemm / t.median);
     std::printf(
         "memory    %8.0f MB added by the step on top of weights, target head and optimizer\n",
         memory_mb("VmHWM:") - before);
@@ -191,7 +157,13 @@ void run(const Arguments& a) {
 
 int main(int argc, char** argv) {
     try {
-        run(parse(argc, argv));
+        run({argc,
+             argv,
+             {{"shape", "S"},
+              {"tokens", "512"},
+              {"ttt", "7"},
+              {"steps", "5"},
+              {"supervised", "1"}}});
     } catch (const std::exception& e) {
         std::fprintf(stderr, "train_step: %s\n", e.what());
         return 1;

@@ -49,6 +49,16 @@ TEST_CASE("bad JSON is a DataError with the position") {
                       Catch::StartsWith("a.json: ") && Contains("line 2"));
 }
 
+TEST_CASE("deep nesting is refused before anything recurses; brackets in strings do not count") {
+    const auto nested = [](std::size_t n) { return std::string(n, '[') + std::string(n, ']'); };
+    CHECK(parse_json(nested(64), "a.json").is_array());
+    for (const std::size_t n : {65, 3'000'000})
+        CHECK_THROWS_WITH(parse_json(nested(n), "a.json"), Contains("deeper than 64 levels"));
+    const auto quoted = R"({"s": "\")" + std::string(100, '[') + "\"}";
+    CHECK(parse_json(quoted, "a.json").at("s") == "\"" + std::string(100, '['));
+    CHECK(parse_json("[[],[],{},[[]]]", "a.json").size() == 4);
+}
+
 TEST_CASE("a file is read, with the order of keys where that was asked for") {
     const test::Scratch scratch;
     const auto path = scratch.path() / "a.json";

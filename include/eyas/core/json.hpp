@@ -2,6 +2,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <string_view>
 
 #include "eyas/core/error.hpp"
 #include "eyas/core/file.hpp"
@@ -12,9 +13,36 @@ using Json = nlohmann::json;
 /// Keeps the order of keys: for files whose readers compare text.
 using OrderedJson = nlohmann::ordered_json;
 
-/// Parses text; DataError with the position on bad JSON.
+namespace detail {
+/// Refuses brackets nested deeper than any file of ours: printing a value recurses, and a hostile
+/// file must not choose how deep.
+inline void check_json_depth(std::string_view text, const std::string& where) {
+    constexpr int deepest = 64;
+    int depth = 0;
+    bool quoted = false;
+    for (std::size_t i = 0; i < text.size(); ++i) {
+        const char c = text[i];
+        if (quoted) {
+            if (c == '\\') ++i;
+            if (c == '"') quoted = false;
+        } else if (c == '"') {
+            quoted = true;
+        } else if (c == '[' || c == '{') {
+            if (++depth > deepest)
+                throw DataError("JSON nested deeper than " + std::to_string(deepest) +
+                                    " levels, at byte " + std::to_string(i),
+                                where, "Write the file again");
+        } else if (c == ']' || c == '}') {
+            --depth;
+        }
+    }
+}
+}  // namespace detail
+
+/// Parses text; DataError with the position on bad JSON, or on more than 64 levels of nesting.
 template <class J = Json>
 J parse_json(std::string_view text, const std::string& where) {
+    detail::check_json_depth(text, where);
     try {
         return J::parse(text);
     } catch (const nlohmann::json::exception& e) {

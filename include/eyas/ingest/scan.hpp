@@ -10,6 +10,7 @@
 #include "eyas/format/torch_file.hpp"
 #include "eyas/sample/feature_layout.hpp"
 #include "eyas/sample/manifest.hpp"
+#include "eyas/store/local_files.hpp"
 
 namespace eyas {
 
@@ -37,9 +38,6 @@ inline std::filesystem::path absolute_lexical(const std::filesystem::path& p) {
     return out.has_filename() ? out : out.parent_path();  // "dir/" -> "dir"
 }
 
-// Where Store<LocalFiles> keeps what was put into it; not captured files.
-inline constexpr std::string_view put_objects = ".eyas-objects";
-
 inline bool is_feature_file(const std::filesystem::path& path) {
     const auto& name = path.native();
     return name.ends_with(".ckpt") || name.ends_with(".ckpt.gz");
@@ -63,7 +61,7 @@ inline std::vector<std::filesystem::path> feature_files(const std::filesystem::p
         for (fs::recursive_directory_iterator it(root), none; it != none; ++it) {
             const auto& path = it->path();
             if (it->is_directory()) {
-                if (path.filename() == detail::put_objects) it.disable_recursion_pending();
+                if (path.filename() == LocalFiles::put_directory) it.disable_recursion_pending();
             } else if (detail::is_feature_file(path)) {
                 files.push_back(path);
             }

@@ -13,7 +13,7 @@ namespace eyas {
 /// Samples that are put go beside them, in .eyas-objects/, as .ckpt files with generations.
 class LocalFiles {
 public:
-    static constexpr std::string_view scheme = "file";
+    static constexpr std::string_view scheme = "file", put_directory = ".eyas-objects";
     struct Options {
         std::filesystem::path root;
         bool durable = true;
@@ -52,7 +52,7 @@ public:
     }
 
 private:
-    std::filesystem::path object_directory() const { return root_ / ".eyas-objects"; }
+    std::filesystem::path object_directory() const { return root_ / put_directory; }
     bool has_objects() {
         const std::lock_guard lock(mutex_);
         return objects_ || std::filesystem::exists(object_directory());
