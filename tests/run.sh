@@ -44,6 +44,9 @@ say "another workspace uses the library"
 count $?
 
 if ((!quick)); then
+  say "clang-tidy over the library and the command line"
+  clang-tidy --quiet examples/hello/main.cc examples/cli/main.cc -- -std=c++20 -Iinclude 2>/dev/null
+  count $?
   bazel_tests "tests under AddressSanitizer and UndefinedBehaviorSanitizer" --config=sanitize --build_tests_only --test_tag_filters=-plain //tests/... //examples/...
   bazel_tests "tests of threads under ThreadSanitizer" --config=tsan --build_tests_only --test_tag_filters=threads //tests/...
 fi

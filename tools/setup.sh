@@ -3,7 +3,7 @@
 # quiet and quick when everything is there.
 set -euo pipefail
 packages=(
-  bazel-bootstrap bazel-rules-java bazel-rules-proto bazel-platforms g++ clang-format python3-venv
+  bazel-bootstrap bazel-rules-java bazel-rules-proto bazel-platforms g++ clang-format clang-tidy python3-venv
   nlohmann-json3-dev catch2 libdnnl-dev libdeflate-dev libxxhash-dev libcli11-dev
   "$@"
 )

@@ -4,7 +4,7 @@
 using namespace eyas;
 
 int main() {
-    constexpr int T = 24, V = 32;  // tokens a sample; vocabulary, and hidden size
+    constexpr std::size_t T = 24, V = 32;  // tokens a sample; vocabulary, and hidden size
     const auto config = parse_model_config(Json{{"hidden_size", V},
                                                 {"intermediate_size", 64},
                                                 {"num_attention_heads", 4},
@@ -12,17 +12,18 @@ int main() {
                                            "hello");
     auto head =
         Tensor::zeros(DType::F32, {V, V});  // the target speaks the token its state points at
-    for (int v = 0; v < V; ++v) head.as<float>()[v * V + v] = 1.f;
+    for (std::size_t v = 0; v < V; ++v) head.as<float>()[v * V + v] = 1.f;
 
     Store<Memory> store({});
     Manifest manifest;
-    for (int n = 0; n < 32; ++n) {  // what capture writes: token ids and hidden states
+    for (std::size_t n = 0; n < 32; ++n) {  // what capture writes: token ids and hidden states
         auto ids = Tensor::zeros(DType::I64, {T}), mask = Tensor::zeros(DType::I64, {T});
         auto aux = Tensor::zeros(DType::F32, {1, T, 3 * V}),
              last = Tensor::zeros(DType::F32, {1, T, V});
-        for (int t = 0; t < T; ++t) {
-            const int token = (5 * n + 3 * t) % V, next = (token + 3) % V;
-            ids.as<std::int64_t>()[t] = token, mask.as<std::int64_t>()[t] = 1;
+        for (std::size_t t = 0; t < T; ++t) {
+            const auto token = (5 * n + 3 * t) % V, next = (token + 3) % V;
+            ids.as<std::int64_t>()[t] = static_cast<std::int64_t>(token),
+            mask.as<std::int64_t>()[t] = 1;
             aux.as<float>()[t * 3 * V + token] = 1.f, last.as<float>()[t * V + next] = 9.f;
         }
         const NamedTensor features[] = {{"input_ids", ids},

@@ -67,7 +67,7 @@ TEST_CASE("packed sequences give the states of an independent forward", "[captur
         const auto want = llama.forward(own);
         const auto* captured = states.captured.as<float>().data() + row * 3 * llama.width;
         std::int64_t column = 0;
-        for (std::size_t layer : {0, 3, 5}) {
+        for (const std::size_t layer : {0u, 3u, 5u}) {
             CHECK(worst_row(captured + column, 3 * llama.width, want[layer], llama.width) <
                   tolerance);
             column += llama.width;

@@ -10,6 +10,8 @@ namespace {
 struct Told {
     int rank_, world_;
     int* calls;
+    Told(int r, int w, int* c)
+        : rank_(r), world_(w), calls(c) {}  // clang 14 has no C++20 aggregate ()
     int rank() const { return rank_; }
     int world() const { return world_; }
     void all_reduce(std::span<float> v) {

@@ -52,7 +52,7 @@ TEST_CASE("bad JSON is a DataError with the position") {
 TEST_CASE("deep nesting is refused before anything recurses; brackets in strings do not count") {
     const auto nested = [](std::size_t n) { return std::string(n, '[') + std::string(n, ']'); };
     CHECK(parse_json(nested(64), "a.json").is_array());
-    for (const std::size_t n : {65, 3'000'000})
+    for (const std::size_t n : {65u, 3'000'000u})
         CHECK_THROWS_WITH(parse_json(nested(n), "a.json"), Contains("deeper than 64 levels"));
     const auto quoted = R"({"s": "\")" + std::string(100, '[') + "\"}";
     CHECK(parse_json(quoted, "a.json").at("s") == "\"" + std::string(100, '['));

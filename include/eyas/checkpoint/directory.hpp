@@ -50,7 +50,7 @@ inline void discard_directory(const std::filesystem::path& dir) {
 class AtomicDirectory {
 public:
     /// Creates `parent` where it is missing, and sweeps what a killed writer left in it.
-    AtomicDirectory(std::filesystem::path parent, std::string name)
+    AtomicDirectory(std::filesystem::path parent, const std::string& name)
         : parent_(std::move(parent)), final_(parent_ / name) {
         eyas::create_directories(parent_);
         sweep(parent_);
@@ -100,6 +100,7 @@ inline std::vector<std::filesystem::path> checkpoint_directories(
             found.emplace_back(*step, entry.path());
     std::ranges::sort(found, std::greater<>{});
     std::vector<std::filesystem::path> paths;
+    paths.reserve(found.size());
     for (auto& f : found) paths.push_back(std::move(f.second));
     return paths;
 }

@@ -44,7 +44,7 @@ std::size_t first_non_finite(const std::byte* data, std::size_t n) {
 /// finite. Runs at the speed of memory. Throws ContractError for another dtype.
 inline std::optional<std::size_t> find_non_finite(const TensorView& t) {
     const auto n = static_cast<std::size_t>(t.elements());
-    std::size_t at = n;
+    std::size_t at = 0;
     if (t.dtype == DType::BF16)
         at = detail::first_non_finite<std::uint16_t, 0x7f80>(t.data, n);
     else if (t.dtype == DType::F32)

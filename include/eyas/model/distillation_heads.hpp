@@ -42,7 +42,7 @@ public:
                 none[k].cross_entropy = decay(k) * scale / static_cast<float>(batch.rows());
             return pass(p, teacher, batch, hidden, dh, none);
         }
-        const auto m =
+        auto m =
             pass(p, teacher, batch, hidden, nullptr, none);  // LK weights need whole-batch rates
         pass(p, teacher, batch, hidden, dh, lk_coefficients(m, batch.rows(), scale));
         return m;

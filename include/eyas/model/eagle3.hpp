@@ -99,7 +99,7 @@ private:
             g.resize(static_cast<std::size_t>(batch_.rows() * config_.hidden_size));
             dh.push_back(g.data());
         }
-        const auto metrics = heads_.run(parameters_, teacher_, batch_, hidden, &dh, scale);
+        auto metrics = heads_.run(parameters_, teacher_, batch_, hidden, &dh, scale);
         backward();
         return metrics;
     }

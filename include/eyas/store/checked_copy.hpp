@@ -16,7 +16,7 @@ namespace eyas::detail {
 /// Copies and returns the XXH3-64 of what arrived, block by block, so that each block is hashed
 /// while it is in the cache: one pass over memory instead of two.
 inline std::uint64_t copy_and_hash(std::span<const std::byte> from, std::byte* to) {
-    constexpr std::size_t block = 128 * 1024;
+    constexpr std::size_t block = std::size_t{128} * 1024;
     if (from.size() <= block) {
         if (!from.empty()) std::memcpy(to, from.data(), from.size());
         return XXH3_64bits(to, from.size());

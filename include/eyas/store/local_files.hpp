@@ -74,8 +74,7 @@ private:
         if (!key.location.starts_with(prefix))
             throw ContractError("the ref is of another store: " + key.location, where,
                                 "Open the store that the manifest names");
-        const auto path =
-            std::filesystem::path(key.location.substr(prefix.size())).lexically_normal();
+        auto path = std::filesystem::path(key.location.substr(prefix.size())).lexically_normal();
         const auto canonical = [](const auto& p) { return std::filesystem::weakly_canonical(p); };
         if (!lies_in(path, root_) && !lies_in(canonical(path), canonical(root_)))
             throw ContractError("the file lies outside " + root_.string(),
