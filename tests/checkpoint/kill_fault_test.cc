@@ -132,6 +132,19 @@ TEST_CASE("a run directory that cannot be written is an error") {
     CHECK(std::filesystem::is_empty(run.path()));
 }
 
+TEST_CASE("two trainers cannot share a run directory; the lock ends with its holder") {
+    const RunDirectory run("shared");
+    const auto never = [] { return TrainerCallbacks{}; };
+    {
+        const RunLock mine(run.path());
+        const auto status = train_in_child(options(run.path()), never);
+        REQUIRE(WIFEXITED(status));
+        CHECK(WEXITSTATUS(status) == 3);
+        CHECK(std::filesystem::is_empty(run.path()));
+    }
+    CHECK(train_in_child(options(run.path()), never) == 0);
+}
+
 TEST_CASE("a run directory that cannot be made is an error") {
     const auto status = train_in_child(options("/proc/self/no-such-directory/run"),
                                        [] { return TrainerCallbacks{}; });

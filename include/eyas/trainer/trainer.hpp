@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "eyas/checkpoint/checkpoint.hpp"
+#include "eyas/checkpoint/run_lock.hpp"
 #include "eyas/collective/collective.hpp"
 #include "eyas/model/concept.hpp"
 #include "eyas/optimizer/adamw.hpp"
@@ -48,10 +49,12 @@ public:
     /// first as options().resume says, and writes a checkpoint at the end. A later call goes on
     /// from where the loader stands.
     /// Throws ContractError (options that do not fit the data or the checkpoint), DataError (bad
-    /// checkpoint, bad batch, a loss that is not finite), ResourceError (disk), what the loader and
-    /// the callbacks throw.
+    /// checkpoint, bad batch, a loss that is not finite), ResourceError (disk, or another trainer
+    /// in the run directory), what the loader and the callbacks throw.
     template <BatchSource L>
     TrainResult run(L& loader, const TrainerCallbacks& callbacks = {}) {
+        std::optional<RunLock> lock;
+        if (!options_.run_dir.empty() && collective_.is_root()) lock.emplace(options_.run_dir);
         const auto plan = make_plan(options_, loader.batches_per_epoch());
         auto schedule_options = options_.schedule;
         schedule_options.total_steps = plan.total_steps;
