@@ -28,6 +28,11 @@ class TransportError : public Error {
     using Error::Error;
 };
 
+/// The process that held the data was reached before and is gone, and what only it held with it.
+class OwnerLostError : public TransportError {
+    using TransportError::TransportError;
+};
+
 /// Memory, disk, quota or permission: the machine refused.
 class ResourceError : public Error {
     using Error::Error;
