@@ -35,7 +35,7 @@ public:
         int code = 0;
         try {
             result = run();
-            if (stop_requested()) code = 1;
+            if (stop_requested() && !until_stopped_) code = 1;
         } catch (const std::exception& e) {
             std::fflush(stdout);
             std::fprintf(stderr, "eyas %s: %s\n", app_.get_name().c_str(), e.what());
@@ -52,6 +52,7 @@ public:
 protected:
     virtual OrderedJson run() = 0;
     CLI::App& app_;
+    bool until_stopped_ = false;  // a signal is how it is meant to end
 
 private:
     bool json_ = false;

@@ -14,7 +14,9 @@ public:
                   "pool reads") {
         app_.add_option("--features", features_, "directory of feature files (.ckpt, .ckpt.gz)")
             ->required();
-        app_.add_option("--store", store_.uri, "disagg:DIR?store_id=NAME")->required();
+        app_.add_option("--store", store_.uri,
+                        "disagg:DIR?store_id=NAME, or eyas+tcp://HOST:PORT of eyas serve")
+            ->required();
         app_.add_option("--manifest", manifest_,
                         "where the manifest goes; FILE.done appears beside it at the end")
             ->required();

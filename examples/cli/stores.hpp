@@ -1,4 +1,6 @@
 #pragma once
+#include <charconv>
+#include <chrono>
 #include <cstdlib>
 #include <filesystem>
 #include <string>
@@ -7,9 +9,11 @@
 #include "eyas/ingest/scan.hpp"
 #include "eyas/sample/manifest.hpp"
 #include "eyas/store/local_files.hpp"
+#include "eyas/store/remote_pool.hpp"
 #include "eyas/store/shared_directory.hpp"
 #include "eyas/store/store.hpp"
 #include "eyas/store/uri.hpp"
+#include "eyas/transport/posix.hpp"
 
 namespace eyas::cli {
 
@@ -24,11 +28,41 @@ struct StoreArguments {
     }
 };
 
+inline constexpr const char* store_forms =
+    "Use file:DIR, disagg:DIR?store_id=NAME, or a pool's eyas+tcp://HOST:PORT, eyas+unix:///PATH";
+
+/// eyas+tcp://HOST:PORT?timeout=SECONDS&links=N
+template <class T>
+typename RemotePool<T>::Options remote_pool_options(const StoreUri& uri, const std::string& token) {
+    typename RemotePool<T>::Options o{
+        .address = parse_address(uri.scheme + ":" + uri.path.string()),
+        .client = {.auth_token = token}};
+    for (const auto& [key, value] : uri.parameters) {
+        std::int64_t n = 0;
+        const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), n);
+        const bool number = error == std::errc{} && end == value.data() + value.size() && n > 0;
+        if (key == "timeout" && number && n <= 86'400)
+            o.client.timeout = std::chrono::seconds(n);
+        else if (key == "links" && number && n <= 64)
+            o.client.links = static_cast<std::size_t>(n);
+        else
+            throw ContractError("unknown parameter " + key + "=" + value, uri.text,
+                                "Use timeout=SECONDS, links=1..64");
+    }
+    return o;
+}
+
 /// Opens the store that a URI names and calls f(store): the one place where a scheme becomes a
 /// type.
 template <class F>
 decltype(auto) with_store(const StoreArguments& arguments, F&& f) {
     const auto uri = parse_store_uri(arguments.uri);
+    if (is_address(uri.scheme)) {
+        using Pool = RemotePool<Transport<Posix>>;
+        Store<Pool> store(remote_pool_options<Transport<Posix>>(uri, arguments.policy().auth_token),
+                          arguments.policy());
+        return f(store);
+    }
     if (uri.scheme == LocalFiles::scheme) {
         Store<LocalFiles> store(local_files_options(uri), arguments.policy());
         return f(store);
@@ -37,8 +71,7 @@ decltype(auto) with_store(const StoreArguments& arguments, F&& f) {
         Store<SharedDirectory> store(shared_directory_options(uri), arguments.policy());
         return f(store);
     }
-    throw ContractError("no store for scheme '" + uri.scheme + "'", arguments.uri,
-                        "Use file:DIR or disagg:DIR?store_id=NAME");
+    throw ContractError("no store for scheme '" + uri.scheme + "'", arguments.uri, store_forms);
 }
 
 /// The samples to read: those of a manifest, or for file:DIR all feature files of the directory.

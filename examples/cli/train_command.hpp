@@ -17,7 +17,9 @@ public:
               parent, "train",
               "trainer: train a draft from a store; goes on from the last checkpoint in --out") {
         draft_.declare(app_, true);
-        app_.add_option("--store", store_.uri, "file:DIR or disagg:DIR?store_id=NAME")->required();
+        app_.add_option("--store", store_.uri,
+                        "file:DIR, disagg:DIR?store_id=NAME, or eyas+tcp://HOST:PORT of eyas serve")
+            ->required();
         app_.add_option("--manifest", manifest_,
                         "samples to train on; for file:DIR all of the directory where absent");
         app_.add_option("--wait", wait_, "seconds to wait for the producer's MANIFEST.done")

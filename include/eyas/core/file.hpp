@@ -69,17 +69,24 @@ public:
         if (size == 0) return;
         void* p = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, fd.get(), 0);
         if (p == MAP_FAILED) detail::throw_errno("cannot map", path);
+        fd_ = fd.get();
         map_ = std::shared_ptr<const std::byte>(
             static_cast<const std::byte*>(p),
-            [size](const std::byte* q) { ::munmap(const_cast<std::byte*>(q), size); });
+            [size, owner = std::make_shared<detail::Fd>(std::move(fd))](const std::byte* q) {
+                ::munmap(const_cast<std::byte*>(q), size);
+            });
         size_ = size;
     }
 
     std::span<const std::byte> bytes() const { return {map_.get(), size_}; }
     const std::filesystem::path& path() const { return path_; }
+    /// Open as long as the mapping lives, so that it can be handed to another process; -1 for an
+    /// empty file.
+    int descriptor() const { return fd_; }
 
 private:
     std::filesystem::path path_;
+    int fd_ = -1;
     std::shared_ptr<const std::byte> map_;
     std::size_t size_ = 0;
 };

@@ -28,6 +28,8 @@ public:
     const std::map<std::string, std::string>& metadata() const { return metadata_; }
     const std::vector<NamedTensor>& tensors() const { return tensors_; }  // by offset
     const std::filesystem::path& path() const { return file_.path(); }
+    std::span<const std::byte> bytes() const { return file_.bytes(); }  // the whole file
+    int descriptor() const { return file_.descriptor(); }
     bool contains(std::string_view name) const { return find(name) != nullptr; }
 
     /// Throws DataError that names the file when there is no such tensor.

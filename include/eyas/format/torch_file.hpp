@@ -33,6 +33,8 @@ public:
 
     const PickleValue& root() const { return shared_->root; }
     const std::filesystem::path& path() const { return shared_->file.path(); }
+    std::span<const std::byte> bytes() const { return shared_->file.bytes(); }  // the whole file
+    int descriptor() const { return shared_->file.descriptor(); }
 
     /// Every tensor of the root dict in file order, those of dicts inside it as "outer.inner".
     const std::vector<NamedTensor>& tensors() const { return shared_->tensors; }

@@ -1,6 +1,7 @@
 #pragma once
 #include <concepts>
 #include <cstdint>
+#include <exception>
 #include <map>
 #include <memory>
 #include <optional>
@@ -26,12 +27,27 @@ struct ObjectKey {
 /// XXH3-64 of each feature's bytes, by stored name.
 using Checksums = std::map<std::string, std::uint64_t>;
 
+/// A file that holds an object's bytes and may be mapped by another process on this machine.
+struct MappableFile {
+    int descriptor = -1;                      // open as long as the object's `keep` lives
+    std::span<const std::byte> mapping = {};  // all of it, as it is mapped here
+};
+
 /// An opened object: views that stay valid as long as `keep` does, even after the object was
-/// erased.
+/// erased. Views without an address (data is null) are of bytes that lie elsewhere: ReadsElsewhere.
 struct StoredObject {
     std::vector<NamedTensor> tensors;
     Checksums checksums;               // empty where the payload has its own, verified on opening
     std::shared_ptr<const void> keep;  // mapping or memory behind the views
+    MappableFile file = {};            // where the views lie in one
+    std::vector<std::uint32_t> places = {};  // of each tensor in what the backend opened; empty: 0…
+};
+
+/// A wish for bytes that lie elsewhere: tensors of one object, by place, into the caller's memory.
+struct ObjectRead {
+    const StoredObject* object = nullptr;
+    std::vector<std::uint32_t> places = {};
+    std::vector<std::span<std::byte>> into = {};
 };
 
 /// An object that lies in a backend.
@@ -68,6 +84,14 @@ concept StoreBackend = std::constructible_from<B, typename B::Options> &&
     // The record that proves a credential (not the credential), if one was set.
     { b.credential_record() } -> std::same_as<std::optional<std::string>>;
     b.set_credential_record(text);
+};
+
+/// A backend whose objects lie in another process: it opens views without an address and reads
+/// several objects at once straight into the caller's memory. One entry each, null where the read
+/// succeeded.
+template <class B>
+concept ReadsElsewhere = StoreBackend<B> && requires(B& b, std::span<const ObjectRead> reads) {
+    { b.read_each(reads) } -> std::same_as<std::vector<std::exception_ptr>>;
 };
 
 }  // namespace eyas

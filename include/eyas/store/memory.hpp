@@ -1,5 +1,6 @@
 #pragma once
 #include <chrono>
+#include <cstring>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -8,12 +9,13 @@
 #include <utility>
 #include <vector>
 
-#include "eyas/core/json.hpp"
+#include "eyas/core/shared_arena.hpp"
 #include "eyas/store/concept.hpp"
 
 namespace eyas {
 
-/// Objects in this process' memory. Copies made at publish(); readers share them. Thread-safe.
+/// Objects in this process' memory, in files without a name that a pool can hand to clients on the
+/// same machine. Copies made at publish(); readers share them. Thread-safe.
 class Memory {
 public:
     static constexpr std::string_view scheme = "memory";
@@ -25,17 +27,12 @@ public:
 
     std::int64_t publish(const std::string& sample, std::span<const NamedTensor> tensors,
                          const Checksums& checksums) {
-        auto object = std::make_shared<Object>();
-        for (const auto& t : tensors) {
-            object->owned.push_back(Tensor::copy_of(t.tensor));
-            object->stored.tensors.push_back({t.name, object->owned.back()});
-            object->bytes += t.tensor.size_bytes();
-        }
+        const auto object = std::make_shared<Object>(copy(tensors));
         object->stored.checksums = checksums;
         const std::lock_guard lock(mutex_);
         auto& last = generations_[sample];
         std::erase_if(objects_, [&](const auto& entry) { return entry.first.sample == sample; });
-        objects_[{sample, ++last}] = std::move(object);
+        objects_[{sample, ++last}] = object;
         return last;
     }
 
@@ -87,13 +84,31 @@ public:
 
 private:
     struct Object {
-        std::vector<Tensor> owned;
-        StoredObject stored;
+        SharedArena::Block block;
+        StoredObject stored = {};
         std::uint64_t bytes = 0;
         std::chrono::steady_clock::time_point published = std::chrono::steady_clock::now();
     };
 
+    /// All tensors in one block, each aligned for its type.
+    Object copy(std::span<const NamedTensor> tensors) {
+        const auto rounded = [](std::size_t n) { return (n + 63) / 64 * 64; };
+        std::size_t total = 0;
+        for (const auto& t : tensors) total += rounded(t.tensor.size_bytes());
+        Object o{.block = arena_.allocate(total)};
+        auto* at = o.block.bytes().data();
+        for (const auto& t : tensors) {
+            if (const auto n = t.tensor.size_bytes()) std::memcpy(at, t.tensor.data, n);
+            o.stored.tensors.push_back({t.name, {at, t.tensor.dtype, t.tensor.shape}});
+            o.bytes += t.tensor.size_bytes();
+            at += rounded(t.tensor.size_bytes());
+        }
+        o.stored.file = {o.block.descriptor(), o.block.segment()};
+        return o;
+    }
+
     Options options_;
+    SharedArena arena_;
     mutable std::mutex mutex_;
     std::map<ObjectKey, std::shared_ptr<Object>> objects_;
     std::map<std::string, std::int64_t> generations_;  // last one given, also of erased samples

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <exception>
 #include <memory>
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
@@ -16,6 +17,7 @@
 #include "eyas/store/concept.hpp"
 #include "eyas/store/policy.hpp"
 #include "eyas/store/refs.hpp"
+#include "eyas/store/remote_read.hpp"
 #include "eyas/store/store_core.hpp"
 
 namespace eyas {
@@ -59,7 +61,7 @@ public:
 
         std::shared_ptr<Core> core_;
         ObjectKey key_;
-        StoredObject object_;  // tensors under the ref's feature names
+        mutable StoredObject object_;  // tensors under the ref's feature names
     };
 
     /// Opens or creates the place. Throws AuthenticationError when its credential is not the
@@ -77,7 +79,10 @@ public:
     /// URI, generation and bytes. Throws ContractError for no features, a feature twice or metadata
     /// that carries a payload; ResourceError past the quota or when the disk refuses; nothing
     /// changes then.
-    SampleRef put(SampleRef prototype, std::span<const NamedTensor> tensors) {
+    /// `announced`: checksums that the bytes must have (they came from elsewhere); DataError where
+    /// they do not.
+    SampleRef put(SampleRef prototype, std::span<const NamedTensor> tensors,
+                  const Checksums* announced = nullptr) {
         core_->authenticate();
         const auto where = "sample '" + prototype.sample_id + "'";
         if (prototype.sample_id.empty())
@@ -93,6 +98,9 @@ public:
             checksums[t.name] = xxh3(t.tensor.bytes());
             bytes += t.tensor.size_bytes();
         }
+        if (announced && *announced != checksums)
+            throw DataError("the bytes are not those that were announced", where,
+                            "Put the sample again");
         check_metadata(prototype.metadata, where + ": metadata");
         if (const auto quota = core_->policy.quota_bytes) {
             const auto used = core_->backend.usage().bytes;
@@ -137,51 +145,63 @@ public:
     /// policy says. Throws ContractError for an unknown feature or a buffer of another dtype or
     /// shape (before anything is copied), DataError when a checksum differs.
     void read_into(const Lease& lease, std::span<const NamedBuffer> buffers) {
-        core_->authenticate();
-        for (const auto& b : buffers) check_buffer(b, find(lease, b.name), lease.key_);
-        for (const auto& b : buffers) {
-            const auto& t = find(lease, b.name);
-            const auto it = lease.object_.checksums.find(b.name);
-            if (!core_->policy.verify_checksums || it == lease.object_.checksums.end())
-                std::ranges::copy(t.bytes(), b.buffer.data);
-            else
-                require_sum(detail::copy_and_hash(t.bytes(), b.buffer.data), it->second, b.name,
-                            lease.key_);
-            core_->count.bytes_read += t.size_bytes();
-        }
-        core_->count.reads += 1;
+        const ReadRequest request{&lease, buffers};
+        if (const auto error = read_each({&request, 1})[0]) std::rethrow_exception(error);
     }
 
     /// Several reads; one entry each, null where the read succeeded. A bad one does not stop the
-    /// others.
+    /// others. Bytes that lie in another process come in one batch, straight into the buffers.
     struct ReadRequest {
         const Lease* lease;
         std::span<const NamedBuffer> buffers;
     };
     std::vector<std::exception_ptr> read_each(std::span<const ReadRequest> requests) {
-        std::vector<std::exception_ptr> status;
-        for (const auto& r : requests) {
-            status.push_back(nullptr);
-            try {
-                read_into(*r.lease, r.buffers);
-            } catch (const Error&) {
-                status.back() = std::current_exception();
+        core_->authenticate();
+        std::vector<std::exception_ptr> status(requests.size());
+        const auto each = [&](const auto& work) {
+            for (std::size_t i = 0; i < requests.size(); ++i) {
+                if (status[i]) continue;
+                try {
+                    work(i, *requests[i].lease, requests[i].buffers);
+                } catch (...) {
+                    status[i] = std::current_exception();
+                }
             }
+        };
+        each([](std::size_t, const Lease& lease, auto buffers) {
+            for (const auto& b : buffers) check_buffer(b, tensor(lease, b.name), lease.key_);
+        });
+        if constexpr (ReadsElsewhere<B>) {
+            std::vector<ObjectRead> wishes;
+            std::vector<std::size_t> whose;
+            each([&](std::size_t i, const Lease& lease, auto buffers) {
+                auto wish = detail::wish_for(lease.object_, buffers);
+                if (wish.places.empty()) return;
+                wishes.push_back(std::move(wish));
+                whose.push_back(i);
+            });
+            const auto got = wishes.empty() ? std::vector<std::exception_ptr>{}
+                                            : core_->backend.read_each(wishes);
+            for (std::size_t w = 0; w < whose.size(); ++w) status[whose[w]] = got[w];
         }
+        each([&](std::size_t, const Lease& lease, auto buffers) { finish_read(lease, buffers); });
         return status;
     }
 
     /// Views without a copy, valid while the lease lives; checksums are verified as the policy
-    /// says.
+    /// says. Bytes that lie in another process are brought here at the first call.
     std::vector<NamedTensor> view(const Lease& lease) {
         core_->authenticate();
+        if constexpr (ReadsElsewhere<B>) detail::bring_here(core_->backend, lease.object_);
         for (const auto& t : lease.object_.tensors)
-            if (const auto it = lease.object_.checksums.find(t.name);
-                it != lease.object_.checksums.end() && core_->policy.verify_checksums)
-                require_sum(xxh3(t.tensor.bytes()), it->second, t.name, lease.key_);
+            if (const auto sum = recorded_sum(lease, t.name))
+                require_sum(xxh3(t.tensor.bytes()), *sum, t.name, lease.key_);
         core_->count.reads += 1;
         return lease.object_.tensors;
     }
+
+    /// The object behind a lease as the backend opened it; nothing of it is verified.
+    const StoredObject& stored(const Lease& lease) const { return lease.object_; }
 
     /// The sample was used. With consume-once its last release frees it: it is dead at once, and if
     /// the backend cannot remove it now, drain() tries again. Releasing an empty lease does
@@ -236,11 +256,37 @@ public:
     const StorePolicy& policy() const { return core_->policy; }
 
 private:
-    static const TensorView& find(const Lease& lease, const std::string& name) {
+    static const TensorView& tensor(const Lease& lease, const std::string& name) {
         for (const auto& t : lease.object_.tensors)
             if (t.name == name) return t.tensor;
         throw ContractError("unknown feature '" + name + "'", "sample '" + lease.key_.sample + "'",
                             "Ask for features that the ref names");
+    }
+
+    // What a feature's bytes are to be compared with; nothing where the policy does not want it.
+    std::optional<std::uint64_t> recorded_sum(const Lease& lease, const std::string& name) const {
+        const auto it = lease.object_.checksums.find(name);
+        if (!core_->policy.verify_checksums || it == lease.object_.checksums.end())
+            return std::nullopt;
+        return it->second;
+    }
+
+    // Copies what is in memory, verifies what came from elsewhere.
+    void finish_read(const Lease& lease, std::span<const NamedBuffer> buffers) {
+        for (const auto& b : buffers) {
+            const auto& t = tensor(lease, b.name);
+            const auto sum = recorded_sum(lease, b.name);
+            if (!t.data) {
+                if (sum) require_sum(xxh3(b.buffer.bytes()), *sum, b.name, lease.key_);
+            } else if (sum) {
+                require_sum(detail::copy_and_hash(t.bytes(), b.buffer.data), *sum, b.name,
+                            lease.key_);
+            } else {
+                std::ranges::copy(t.bytes(), b.buffer.data);
+            }
+            core_->count.bytes_read += t.size_bytes();
+        }
+        core_->count.reads += 1;
     }
 
     static void check_buffer(const NamedBuffer& b, const TensorView& t, const ObjectKey& key) {

@@ -21,7 +21,7 @@ inline StoreUri parse_store_uri(const std::string& text) {
     const auto colon = text.find(':');
     if (colon == std::string::npos || colon == 0 || colon + 1 == text.size())
         throw ContractError("not a store URI", "'" + text + "'",
-                            "Use file:DIR or disagg:DIR?store_id=NAME");
+                            "Use file:DIR, disagg:DIR?store_id=NAME or eyas+tcp://HOST:PORT");
     StoreUri uri{text.substr(0, colon), {}, {}, text};
     const auto question = text.find('?', colon);
     uri.path = text.substr(

@@ -1,4 +1,5 @@
 #pragma once
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -40,21 +41,37 @@ struct SocketAddress {
     sockaddr_storage storage{};
     socklen_t size = 0;
     int family = AF_UNSPEC;
+    Fd directory = Fd();  // that the address goes through, for long paths
     const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&storage); }
 };
 
+/// A path that is too long for a socket's address goes through its directory's descriptor.
+inline SocketAddress unix_address(const Address& a) {
+    SocketAddress s;
+    auto* un = reinterpret_cast<sockaddr_un*>(&s.storage);
+    un->sun_family = AF_UNIX;
+    auto path = a.path;
+    if (path.size() >= sizeof un->sun_path) {
+        const auto slash = path.rfind('/');
+        const auto parent = path.substr(0, slash + 1);
+        s.directory = Fd(::open(parent.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+        if (!s.directory) throw_errno("cannot open the socket's directory", parent);
+        path = "/proc/self/fd/" + std::to_string(s.directory.get()) + path.substr(slash);
+    }
+    if (path.size() >= sizeof un->sun_path)
+        throw ContractError("the file's name is too long for a socket", a.text(),
+                            "Use a shorter name");
+    std::memcpy(un->sun_path, path.c_str(), path.size() + 1);
+    s.size = static_cast<socklen_t>(sizeof(sockaddr_un));
+    s.family = AF_UNIX;
+    return s;
+}
+
 inline std::vector<SocketAddress> resolve(const Address& a, bool to_listen) {
+    std::vector<SocketAddress> all;
     if (a.scheme == "unix") {
-        SocketAddress s;
-        auto* un = reinterpret_cast<sockaddr_un*>(&s.storage);
-        un->sun_family = AF_UNIX;
-        if (a.path.size() >= sizeof un->sun_path)
-            throw ContractError("the path is too long for a socket", a.text(),
-                                "Use a shorter path");
-        std::memcpy(un->sun_path, a.path.c_str(), a.path.size() + 1);
-        s.size = static_cast<socklen_t>(sizeof(sockaddr_un));
-        s.family = AF_UNIX;
-        return {s};
+        all.push_back(unix_address(a));
+        return all;
     }
     addrinfo hints{};
     hints.ai_socktype = SOCK_STREAM;
@@ -65,13 +82,12 @@ inline std::vector<SocketAddress> resolve(const Address& a, bool to_listen) {
         throw TransportError(std::string("cannot resolve the host: ") + ::gai_strerror(error),
                              a.text(), "Check the host's name");
     const std::unique_ptr<addrinfo, void (*)(addrinfo*)> owner(found, ::freeaddrinfo);
-    std::vector<SocketAddress> all;
     for (const auto* i = found; i; i = i->ai_next) {
         SocketAddress s;
         std::memcpy(&s.storage, i->ai_addr, i->ai_addrlen);
         s.size = i->ai_addrlen;
         s.family = i->ai_family;
-        all.push_back(s);
+        all.push_back(std::move(s));
     }
     return all;
 }

@@ -1,0 +1,117 @@
+#pragma once
+#include <sys/stat.h>
+
+#include "command.hpp"
+#include "eyas/store/memory.hpp"
+#include "eyas/store/pool_service.hpp"
+#include "stores.hpp"
+
+namespace eyas::cli {
+
+/// A store that other machines reach without a shared file system.
+class ServeCommand : public Command {
+public:
+    explicit ServeCommand(CLI::App& parent)
+        : Command(parent, "serve",
+                  "pool: serve a store to other processes until Ctrl-C; commands name it as "
+                  "--store ADDRESS") {
+        until_stopped_ = true;
+        app_.add_option("--store", store_.uri,
+                        "disagg:DIR?store_id=NAME, file:DIR, or memory:NAME (gone with this "
+                        "process)")
+            ->required();
+        app_.add_option("--listen", addresses_,
+                        "eyas+tcp://HOST:PORT (port 0: any), eyas+unix:///PATH; several may be "
+                        "given, with commas")
+            ->delimiter(',')
+            ->capture_default_str();
+        app_.add_option("--quota", quota_, "bytes that the store may hold; 0: no limit");
+        app_.add_option("--max-age", max_age_,
+                        "seconds after which a sample that nobody holds is freed; 0: never");
+        app_.add_option("--report-interval", report_interval_, "seconds between lines; 0: none")
+            ->capture_default_str();
+    }
+
+private:
+    OrderedJson run() override {
+        auto policy = store_.policy();
+        if (quota_ > 0) policy.quota_bytes = quota_;
+        const auto uri = parse_store_uri(store_.uri);
+        if (uri.scheme == Memory::scheme) {
+            Store<Memory> store({.store_id = uri.path.string()}, policy);
+            return serve(store);
+        }
+        if (uri.scheme == LocalFiles::scheme) {
+            Store<LocalFiles> store(local_files_options(uri), policy);
+            return serve(store);
+        }
+        if (uri.scheme == SharedDirectory::scheme) {
+            Store<SharedDirectory> store(shared_directory_options(uri), policy);
+            return serve(store);
+        }
+        throw ContractError("cannot serve scheme '" + uri.scheme + "'", store_.uri,
+                            "Use disagg:DIR?store_id=NAME, file:DIR or memory:NAME");
+    }
+
+    template <class S>
+    OrderedJson serve(S& store) {
+        PoolService service(store);
+        Transport<Posix> sockets;
+        using Server = typename Transport<Posix>::template Server<PoolService<S>>;
+        std::vector<std::unique_ptr<Server>> servers;
+        OrderedJson listening = OrderedJson::array();
+        for (const auto& text : addresses_) {
+            const auto address = parse_address(text);
+            warn_when_open(address, store.policy());
+            servers.push_back(sockets.serve(
+                address, service, ServerOptions{.auth_token = store.policy().auth_token}));
+            listening.push_back(servers.back()->address().text());
+            std::printf("serving %s on %s\n", store_.uri.c_str(),
+                        servers.back()->address().text().c_str());
+        }
+        std::fflush(stdout);
+        watch(store, service, servers);
+        for (auto& s : servers) s->stop();
+        return {{"addresses", listening}, {"bytes_sent", service.bytes_sent()}};
+    }
+
+    template <class S, class Servers>
+    void watch(S& store, const PoolService<S>& service, const Servers& servers) const {
+        using Clock = std::chrono::steady_clock;
+        auto next = Clock::now() + std::chrono::seconds(report_interval_);
+        auto collect = Clock::now();
+        while (!stop_requested()) {
+            std::this_thread::sleep_for(std::chrono::milliseconds(50));
+            if (max_age_ > 0 && Clock::now() >= collect) {
+                store.collect(std::chrono::seconds(max_age_));
+                collect = Clock::now() + std::chrono::seconds(1);
+            }
+            if (report_interval_ == 0 || Clock::now() < next) continue;
+            next += std::chrono::seconds(report_interval_);
+            std::size_t sessions = 0;
+            for (const auto& s : servers) sessions += s->sessions();
+            const auto h = store.health();
+            std::printf("%llu samples, %s; %zu clients hold %llu leases; sent %s\n",
+                        static_cast<unsigned long long>(h.resident_objects),
+                        bytes_text(static_cast<double>(h.resident_bytes)).c_str(), sessions,
+                        static_cast<unsigned long long>(service.leases()),
+                        bytes_text(static_cast<double>(service.bytes_sent())).c_str());
+            std::fflush(stdout);
+        }
+    }
+
+    static void warn_when_open(const Address& a, const StorePolicy& policy) {
+        const bool here = a.scheme == "unix" || a.host == "localhost" || a.host == "::1" ||
+                          a.host.starts_with("127.");
+        if (!here && policy.auth_token.empty())
+            throw ContractError("other machines could read and write the store without a token",
+                                a.text(), "Set DISAGG_AUTH_TOKEN here and for the clients");
+    }
+
+    StoreArguments store_;
+    std::vector<std::string> addresses_{"eyas+tcp://127.0.0.1:7411"};
+    std::uint64_t quota_ = 0;
+    std::int64_t max_age_ = 0, report_interval_ = 60;
+};
+
+}  // namespace eyas::cli

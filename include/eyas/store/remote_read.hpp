@@ -1,0 +1,53 @@
+#pragma once
+#include <memory>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "eyas/store/concept.hpp"
+
+namespace eyas::detail {
+
+inline std::uint32_t place_of(const StoredObject& object, std::size_t i) {
+    return object.places.empty() ? static_cast<std::uint32_t>(i) : object.places[i];
+}
+
+/// Which of the buffers are to be filled from elsewhere. Names are those of the object's tensors.
+inline ObjectRead wish_for(const StoredObject& object, std::span<const NamedBuffer> buffers) {
+    ObjectRead wish{.object = &object};
+    for (const auto& b : buffers)
+        for (std::size_t i = 0; i < object.tensors.size(); ++i)
+            if (object.tensors[i].name == b.name && !object.tensors[i].tensor.data) {
+                wish.places.push_back(place_of(object, i));
+                wish.into.push_back(b.buffer.bytes());
+            }
+    return wish;
+}
+
+/// Gives every tensor of an object an address: one batch into memory that the object then keeps.
+template <ReadsElsewhere B>
+void bring_here(B& backend, StoredObject& object) {
+    struct Brought {
+        std::shared_ptr<const void> keep;
+        std::vector<Tensor> tensors;
+    };
+    const auto brought = std::make_shared<Brought>();
+    ObjectRead wish{.object = &object};
+    std::vector<std::size_t> which;
+    for (std::size_t i = 0; i < object.tensors.size(); ++i) {
+        const auto& t = object.tensors[i].tensor;
+        if (t.data) continue;
+        which.push_back(i);
+        brought->tensors.emplace_back(t.dtype, t.shape);
+        wish.places.push_back(place_of(object, i));
+        wish.into.push_back(brought->tensors.back().mutable_view().bytes());
+    }
+    if (which.empty()) return;
+    if (const auto error = backend.read_each({&wish, 1})[0]) std::rethrow_exception(error);
+    for (std::size_t k = 0; k < which.size(); ++k)
+        object.tensors[which[k]].tensor = brought->tensors[k].view();
+    brought->keep = std::move(object.keep);
+    object.keep = brought;
+}
+
+}  // namespace eyas::detail
