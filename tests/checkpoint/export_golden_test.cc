@@ -103,6 +103,20 @@ TEST_CASE("what would be a broken draft is refused") {
         CHECK_THROWS_WITH(export_draft(out.path() / "a", tensors, other, {}, "x"),
                           Catch::Contains("[50, 32]"));
     }
+    SECTION("the directory is a file, or another model's") {
+        eyas::create_directories(out.path());
+        write_text_file(out.path() / "file", "words");
+        CHECK_THROWS_WITH(export_draft(out.path() / "file", tensors, config, {}, "x"),
+                          Catch::Contains("something else than a directory"));
+        CHECK(read_text_file(out.path() / "file") == "words");
+        eyas::create_directories(out.path() / "llama");
+        write_text_file(out.path() / "llama" / "model.safetensors", "weights");
+        write_text_file(out.path() / "llama" / "config.json",
+                        R"({"architectures": ["LlamaForCausalLM"]})");
+        CHECK_THROWS_WITH(export_draft(out.path() / "llama", tensors, config, {}, "x"),
+                          Catch::Contains("no exported draft"));
+        CHECK(read_text_file(out.path() / "llama" / "model.safetensors") == "weights");
+    }
     SECTION("the directory holds something else") {
         eyas::create_directories(out.path() / "a");
         write_text_file(out.path() / "a" / "thesis.txt", "words");
@@ -112,4 +126,44 @@ TEST_CASE("what would be a broken draft is refused") {
         return;
     }
     CHECK_FALSE(std::filesystem::exists(out.path() / "a"));
+}
+
+TEST_CASE("the newer spelling of rope is read, and must agree with the older one") {
+    auto json = read_json_file(data / "plain" / "draft_config.json");
+    json.erase("rope_theta");
+    json.erase("rope_scaling");
+    json["rope_parameters"] = {{"rope_type", "linear"}, {"factor", 2.0}, {"rope_theta", 5000.0}};
+    const auto config = parse_model_config(json, "x");
+    CHECK(config.rope_theta == 5000.0);
+    CHECK(config.rope_scaling.type == "linear");
+    json["rope_theta"] = 10000.0;
+    CHECK_THROWS_WITH(parse_model_config(json, "x"), Catch::Contains("make them agree"));
+    json["rope_theta"] = 5000.0;
+    json["rope_scaling"] = {{"rope_type", "dynamic"}, {"factor", 2.0}};
+    CHECK_THROWS_WITH(parse_model_config(json, "x"), Catch::Contains("make them agree"));
+}
+
+TEST_CASE("writers of other names in one directory do not disturb each other") {
+    const RunDirectory run("neighbours");
+    AtomicDirectory first(run.path(), "checkpoint-1");
+    write_text_file(first.path() / "a", "mine");
+    {
+        AtomicDirectory second(run.path(), "export");
+        write_text_file(second.path() / "b", "theirs");
+        second.commit();
+    }
+    first.commit();
+    CHECK(read_text_file(run.path() / "checkpoint-1" / "a") == "mine");
+    CHECK(read_text_file(run.path() / "export" / "b") == "theirs");
+    AtomicDirectory again(run.path(), "export");
+    write_text_file(again.path() / "c", "newer");
+    CHECK(std::filesystem::exists(run.path() / "export" / "b"));  // until the commit
+    again.commit();
+    CHECK_FALSE(std::filesystem::exists(run.path() / "export" / "b"));
+    CHECK(read_text_file(run.path() / "export" / "c") == "newer");
+
+    // A writer killed between its two renames, where names cannot be exchanged.
+    std::filesystem::rename(run.path() / "export", run.path() / ".eyas-discard-old-export");
+    { AtomicDirectory next(run.path(), "export"); }
+    CHECK(read_text_file(run.path() / "export" / "c") == "newer");
 }

@@ -228,3 +228,14 @@ TEST_CASE("model configs and shard indices that cannot be right are refused") {
                     R"({"weight_map": {"a": "../b.safetensors"}})");
     REQUIRE_THROWS_WITH(HfWeights(dir.path()), Catch::Contains("leaves the directory"));
 }
+
+TEST_CASE("a short pickle that names one long value very often is refused") {
+    test::Scratch dir;
+    const auto path = dir.path() / "x.pt";
+    const std::string text(1 << 20, 'x');
+    const std::string size{'\0', '\0', '\x10', '\0'};  // of the text, little endian
+    std::string pickle = "\x80\x02](X" + size + text + "q\x01";
+    for (int i = 0; i < 100'000; ++i) pickle += "h\x01";
+    write_pickle(path, pickle + "e.");
+    REQUIRE_THROWS_WITH(TorchFile(path), Catch::Contains("too much memory"));
+}

@@ -84,19 +84,91 @@ TEST_CASE("a producer killed before its commit leaves nothing visible, and the r
     const SharedDirectory::Options place{.root = dir.path(),
                                          .files = {.sweep_after = std::chrono::seconds(0)}};
     REQUIRE(in_child([&] {
-                std::filesystem::create_directories(dir.path() / "eyas");
-                AtomicFile file(dir.path() / "eyas" / "a.g0.safetensors");
+                Store<SharedDirectory> killed(place);
+                AtomicFile file(dir.path() / "eyas" / "a.g0.safetensors", true,
+                                dir.path() / "eyas" / ".eyas-tmp");
                 file.write("half of an object");
                 ::raise(SIGKILL);
                 return 0;
             }) == -SIGKILL);
-    REQUIRE(std::distance(std::filesystem::directory_iterator(dir.path() / "eyas"), {}) == 1);
+    const auto temporaries = [&] {
+        return std::distance(std::filesystem::directory_iterator(dir.path() / "eyas" / ".eyas-tmp"),
+                             {});
+    };
+    REQUIRE(temporaries() == 1);
     Store<SharedDirectory> store(place);
     REQUIRE(store.health().resident_objects == 0);
     REQUIRE(only_object(dir.path() / "eyas").empty());
-    REQUIRE(std::distance(std::filesystem::directory_iterator(dir.path() / "eyas"), {}) <=
-            1);  // the lock
+    REQUIRE(temporaries() == 0);
     REQUIRE(store.put(prototype("a"), Sample(1).features()).generation() == 1);
+}
+
+TEST_CASE("a sample may be named like a temporary") {
+    test::Scratch dir;
+    const SharedDirectory::Options place{.root = dir.path(),
+                                         .files = {.sweep_after = std::chrono::seconds(0)}};
+    const auto ref =
+        Store<SharedDirectory>(place).put(prototype("run.tmp-1-2:0"), Sample(1).features());
+    Store<SharedDirectory> again(place);
+    conformance::require_content(again, ref, Sample(1));
+}
+
+TEST_CASE("puts do not list the directory again") {
+    test::Scratch dir;
+    Store<SharedDirectory> store({.root = dir.path(), .files = {.durable = false}});
+    for (int i = 0; i < 200; ++i) store.put(prototype(std::to_string(i)), Sample(i).features());
+    REQUIRE(store.backend().listings() == 1);
+    REQUIRE(store.health().resident_objects == 200);
+    REQUIRE(store.backend().listings() == 1);
+}
+
+TEST_CASE("a generation never comes to mean other bytes, also after its process has ended") {
+    test::Scratch dir;
+    const SharedDirectory::Options place{.root = dir.path()};
+    SampleRef consumed;
+    {
+        Store<SharedDirectory> store(place, {.retain_on_release = false});
+        store.put(prototype("b"), Sample(9).features());
+        consumed = store.put(prototype("a"), Sample(1).features());
+        store.release(store.acquire(consumed));
+    }
+    Store<SharedDirectory> store(place);
+    REQUIRE(store.put(prototype("a"), Sample(2).features()).generation() == 2);
+    REQUIRE_THROWS_AS(store.acquire(consumed), StaleReferenceError);
+    REQUIRE(store.put(prototype("b"), Sample(3).features()).generation() == 2);
+}
+
+TEST_CASE("of two generations that a killed writer left, the older is refused") {
+    test::Scratch dir;
+    const SharedDirectory::Options place{.root = dir.path()};
+    Store<SharedDirectory> store(place);
+    const auto one = store.put(prototype("a"), Sample(1).features());
+    const auto first = only_object(dir.path() / "eyas");
+    const auto copy = dir.path() / "copy";
+    std::filesystem::copy_file(first, copy);
+    const auto two = store.put(prototype("a"), Sample(2).features());
+    std::filesystem::copy_file(copy, first);
+    REQUIRE_THROWS_AS(Store<SharedDirectory>(place).acquire(one), StaleReferenceError);
+    conformance::require_content(store, two, Sample(2));
+}
+
+TEST_CASE("a store that holds samples is not taken over with a token") {
+    test::Scratch dir;
+    const SharedDirectory::Options place{.root = dir.path()};
+    Store<SharedDirectory> open(place);
+    const auto ref = open.put(prototype("a"), Sample(1).features());
+    REQUIRE_THROWS_AS(Store<SharedDirectory>(place, {.auth_token = "mine"}), AuthenticationError);
+    conformance::require_content(open, ref, Sample(1));
+}
+
+TEST_CASE("a feature's name may hold a slash") {
+    test::Scratch dir;
+    Store<SharedDirectory> store({.root = dir.path()});
+    const Sample a(1), b(2);
+    const std::vector<NamedTensor> features{{"x/input_ids", a.ids}, {"input_ids", b.ids}};
+    const auto lease = store.acquire(store.put(prototype("a"), features));
+    REQUIRE(conformance::same_bytes(store.view(lease)[0].tensor, a.ids));
+    REQUIRE(conformance::same_bytes(store.view(lease)[1].tensor, b.ids));
 }
 
 TEST_CASE("a restarted store adopts what is on disk") {
@@ -163,8 +235,8 @@ TEST_CASE("a full disk refuses the put and leaves nothing") {
                 }
                 return 1;
             }) == 3);
-    for (const auto& e : std::filesystem::directory_iterator(dir.path() / "eyas"))
-        REQUIRE(e.path().filename() == ".eyas-lock");
+    for (const auto& e : std::filesystem::recursive_directory_iterator(dir.path() / "eyas"))
+        REQUIRE((e.path().filename() == ".eyas-lock" || e.path().filename() == ".eyas-tmp"));
 }
 
 TEST_CASE("refs of another store or outside the root are refused") {

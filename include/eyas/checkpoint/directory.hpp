@@ -1,8 +1,12 @@
 #pragma once
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdio>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -35,28 +39,47 @@ inline void rename_path(const std::filesystem::path& from, const std::filesystem
 /// Takes a directory out of sight with one rename before its files go, so that a kill in between
 /// leaves no half checkpoint under its name.
 inline void discard_directory(const std::filesystem::path& dir) {
-    const auto parked = dir.parent_path() / (std::string(discard_prefix) + dir.filename().string());
+    const auto gone =
+        dir.parent_path() / (std::string(discard_prefix) + "gone-" + dir.filename().string());
     std::error_code e;
-    std::filesystem::remove_all(parked, e);
-    rename_path(dir, parked);
-    std::filesystem::remove_all(parked, e);  // what stays is swept before the next save
+    std::filesystem::remove_all(gone, e);
+    rename_path(dir, gone);
+    std::filesystem::remove_all(gone, e);  // what stays is swept before the next save
+}
+
+/// Whether nobody holds the lock of a directory (any more).
+inline bool abandoned(const std::filesystem::path& dir) {
+    const Fd fd(::open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    return fd && ::flock(fd.get(), LOCK_EX | LOCK_NB) == 0;
 }
 }  // namespace detail
 
 /// A directory that appears under its name complete or not at all. Files are written under path();
-/// commit() renames it into place, over an older one of that name. Destruction without commit
-/// removes it. Files inside must be synced by whoever writes them (AtomicFile does).
-/// Used by one thread; one process at a time may write into `parent`.
+/// commit() puts it in place, over an older one of that name, with one step where the file system
+/// can exchange two names; elsewhere a kill may leave the older one under another name, where the
+/// next writer finds it. Destruction without commit removes it. Files inside must be synced by
+/// whoever writes them (AtomicFile does). Used by one thread; writers of other names in the same
+/// parent do not disturb each other, one process at a time may write one name.
 class AtomicDirectory {
 public:
-    /// Creates `parent` where it is missing, and sweeps what a killed writer left in it.
+    /// Creates `parent` where it is missing, and sweeps what killed writers left in it.
     AtomicDirectory(std::filesystem::path parent, const std::string& name)
         : parent_(std::move(parent)), final_(parent_ / name) {
         eyas::create_directories(parent_);
-        sweep(parent_);
-        path_ = parent_ / (std::string(detail::discard_prefix) + "new-" + name);
-        if (::mkdir(path_.c_str(), 0755) != 0)
-            detail::throw_errno("cannot create directory", path_);
+        sweep(name);
+        for (int n = 0; !lock_; ++n) {
+            path_ =
+                hidden("new-" + name + "-" + std::to_string(::getpid()) + "-" + std::to_string(n));
+            if (::mkdir(path_.c_str(), 0755) != 0) {
+                if (errno != EEXIST || n > 1000)
+                    detail::throw_errno("cannot create directory", path_);
+                continue;
+            }
+            detail::Fd fd(::open(path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+            // Another writer's sweep may have come first; then this name is gone again.
+            if (fd && ::flock(fd.get(), LOCK_EX | LOCK_NB) == 0 && std::filesystem::exists(path_))
+                lock_ = std::move(fd);
+        }
     }
     AtomicDirectory(const AtomicDirectory&) = delete;
     AtomicDirectory& operator=(const AtomicDirectory&) = delete;
@@ -69,24 +92,56 @@ public:
 
     std::filesystem::path commit() {
         detail::sync_directory(path_);
-        if (std::filesystem::exists(final_)) detail::discard_directory(final_);
-        detail::rename_path(path_, final_);
+        const auto old = hidden("old-" + final_.filename().string());
+        const bool over = std::filesystem::exists(final_);
+        if (over &&
+            ::renameat2(AT_FDCWD, path_.c_str(), AT_FDCWD, final_.c_str(), RENAME_EXCHANGE) == 0) {
+            committed_ = true;
+            detail::sync_directory(parent_);
+            detail::discard_directory(path_);
+            return final_;
+        }
+        if (over) detail::rename_path(final_, old);
+        try {
+            detail::rename_path(path_, final_);
+        } catch (...) {
+            if (over) ::rename(old.c_str(), final_.c_str());
+            throw;
+        }
         committed_ = true;
         detail::sync_directory(parent_);
+        if (over) detail::discard_directory(old);
         return final_;
     }
 
 private:
-    static void sweep(const std::filesystem::path& parent) {
+    std::filesystem::path hidden(const std::string& name) const {
+        return parent_ / (std::string(detail::discard_prefix) + name);
+    }
+
+    void sweep(const std::string& name) const {
         std::error_code e;
+        const auto old = hidden("old-" + name);
+        if (std::filesystem::exists(old, e)) {
+            if (std::filesystem::exists(final_, e))
+                std::filesystem::remove_all(old, e);
+            else
+                detail::rename_path(old, final_);
+        }
+        const auto unfinished = std::string(detail::discard_prefix) + "new-";
+        const auto gone = std::string(detail::discard_prefix) + "gone-";
         std::vector<std::filesystem::path> left;
-        for (const auto& entry : std::filesystem::directory_iterator(parent, e))
-            if (entry.path().filename().string().starts_with(detail::discard_prefix))
+        for (const auto& entry : std::filesystem::directory_iterator(parent_, e)) {
+            const auto found = entry.path().filename().string();
+            if (found.starts_with(gone) ||
+                (found.starts_with(unfinished) && detail::abandoned(entry.path())))
                 left.push_back(entry.path());
+        }
         for (const auto& p : left) std::filesystem::remove_all(p, e);
     }
 
     std::filesystem::path parent_, final_, path_;
+    detail::Fd lock_;  // of path_: says that its writer lives
     bool committed_ = false;
 };
 

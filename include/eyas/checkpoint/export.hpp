@@ -93,17 +93,38 @@ inline void require_shape(const std::map<std::string, TensorView>& all, const st
                         where, "Use the config that the draft was trained with");
 }
 
+/// Whether a config.json is an EAGLE3 draft's.
+inline bool is_draft_config(const std::filesystem::path& file) {
+    try {
+        const auto config = read_json_file(file);
+        for (const auto& a : config.value("architectures", Json::array()))
+            if (a.is_string() && a.get<std::string>().find("Eagle3") != std::string::npos)
+                return true;
+    } catch (const std::exception&) {  // none, or not JSON
+    }
+    return false;
+}
+
 /// Absolute, without a trailing slash. ContractError if anything but an earlier export lies there.
 inline std::filesystem::path checked_export_directory(const std::filesystem::path& out_dir) {
     auto target = std::filesystem::absolute(out_dir).lexically_normal();
     if (!target.has_filename()) target = target.parent_path();
+    const auto refuse = [&](const std::string& what) {
+        throw ContractError(what, out_dir.string(), "Name a new directory");
+    };
     std::error_code e;
-    for (const auto& entry : std::filesystem::directory_iterator(target, e)) {
-        const auto name = entry.path().filename();
+    if (!std::filesystem::exists(std::filesystem::symlink_status(target, e))) return target;
+    if (!std::filesystem::is_directory(target, e)) refuse("something else than a directory");
+    std::size_t files = 0;
+    auto it = std::filesystem::directory_iterator(target, e);
+    if (e) refuse("the directory cannot be listed: " + e.message());
+    for (; it != std::filesystem::directory_iterator(); ++it, ++files) {
+        const auto name = it->path().filename();
         if (name != "model.safetensors" && name != "config.json")
-            throw ContractError("the directory holds " + name.string() + ", which is no export",
-                                out_dir.string(), "Name a new directory");
+            refuse("the directory holds " + name.string() + ", which is no export");
     }
+    if (files > 0 && !is_draft_config(target / "config.json"))
+        refuse("the directory holds a model that is no exported draft");
     return target;
 }
 }  // namespace detail

@@ -96,13 +96,18 @@ private:
 /// Not thread-safe; owned by one writer.
 class AtomicFile {
 public:
-    /// `durable` false leaves out both syncs (tests, scratch data).
-    explicit AtomicFile(std::filesystem::path path, bool durable = true)
+    /// `durable` false leaves out both syncs (tests, scratch data). `directory`: where the
+    /// temporary is, on the same file system; beside `path` where empty.
+    explicit AtomicFile(std::filesystem::path path, bool durable = true,
+                        const std::filesystem::path& directory = {})
         : path_(std::move(path)), durable_(durable) {
         static std::atomic<unsigned> counter{0};
-        temporary_ = path_;
-        temporary_ += ".tmp-" + std::to_string(::getpid()) + "-" + std::to_string(counter++);
-        fd_ = detail::Fd(::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
+        do {  // a name may be taken by what a killed process of the same number left
+            temporary_ = (directory.empty() ? path_ : directory / path_.filename());
+            temporary_ += ".tmp-" + std::to_string(::getpid()) + "-" + std::to_string(counter++);
+            fd_ = detail::Fd(
+                ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
+        } while (!fd_ && errno == EEXIST);
         if (!fd_) detail::throw_errno("cannot create", temporary_);
     }
     AtomicFile(const AtomicFile&) = delete;

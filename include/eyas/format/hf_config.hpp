@@ -57,17 +57,42 @@ inline ModelConfig read_model_config(const std::filesystem::path& file) {
 namespace detail {
 inline RopeScaling parse_rope_scaling(const Json& json, const std::string& where) {
     RopeScaling r;
-    if (!json.contains("rope_scaling") || json.at("rope_scaling").is_null()) return r;
-    r.fields = json.at("rope_scaling");
-    if (!r.fields.is_object())
-        throw DataError("rope_scaling is not an object", where,
-                        "Write null or an object with rope_type");
-    r.type = optional<std::string>(
-        r.fields, "rope_type", optional<std::string>(r.fields, "type", "default", where), where);
+    const auto object = [&](const char* key) {
+        const auto value = json.value(key, Json());
+        if (!value.is_null() && !value.is_object())
+            throw DataError(std::string(key) + " is not an object", where,
+                            "Write null or an object with rope_type");
+        return value;
+    };
+    const auto type_of = [&](const Json& fields) {
+        return optional<std::string>(
+            fields, "rope_type", optional<std::string>(fields, "type", "default", where), where);
+    };
+    const auto older = object("rope_scaling"), newer = object("rope_parameters");
+    if (older.is_null() && newer.is_null()) return r;
+    r.fields = older.is_null() ? newer : older;
+    r.type = type_of(r.fields);
+    if (!older.is_null() && !newer.is_null() && type_of(newer) != r.type)
+        throw DataError(
+            "rope_scaling is of type '" + r.type + "', rope_parameters of '" + type_of(newer) + "'",
+            where, "Leave one of them out, or make them agree");
     for (const char* known : {"default", "linear", "dynamic", "llama3", "yarn", "mrope"})
         if (r.type == known) return r;
     throw DataError("unknown rope type '" + r.type + "'", where,
                     "Use default, linear, dynamic, llama3, yarn or mrope");
+}
+
+/// rope_theta, or where newer configs have it: in rope_parameters.
+inline double parse_rope_theta(const Json& json, double fallback, const std::string& where) {
+    const auto parameters = json.value("rope_parameters", Json());
+    const auto newer =
+        parameters.is_object() ? optional<double>(parameters, "rope_theta", 0, where) : 0;
+    const auto older = optional<double>(json, "rope_theta", newer > 0 ? newer : fallback, where);
+    if (newer > 0 && newer != older)
+        throw DataError("rope_theta is " + std::to_string(older) + ", in rope_parameters " +
+                            std::to_string(newer),
+                        where, "Leave one of them out, or make them agree");
+    return older;
 }
 
 inline void check_model_config(const ModelConfig& c, const std::string& where) {
@@ -114,7 +139,7 @@ inline ModelConfig parse_model_config(const Json& json, const std::string& where
     c.target_hidden_size = size_or("target_hidden_size", c.hidden_size);
     c.max_position_embeddings = size_or("max_position_embeddings", c.max_position_embeddings);
     c.rms_norm_eps = optional<double>(json, "rms_norm_eps", c.rms_norm_eps, where);
-    c.rope_theta = optional<double>(json, "rope_theta", c.rope_theta, where);
+    c.rope_theta = detail::parse_rope_theta(json, c.rope_theta, where);
     c.rope_scaling = detail::parse_rope_scaling(json, where);
     c.initializer_range = optional<double>(json, "initializer_range", c.initializer_range, where);
     c.tie_word_embeddings = optional<bool>(json, "tie_word_embeddings", false, where);

@@ -35,6 +35,7 @@ protected:
     using Node = std::variant<PickleValue, Global, StorageRef, Sequence, Dict>;
 
     static constexpr std::size_t deepest = 64, most_values = 4'000'000;
+    static constexpr std::size_t most_copied = std::size_t{1} << 28;  // bytes
 
     [[noreturn]] void fail(
         const std::string& what,
@@ -129,7 +130,11 @@ protected:
         if (depth > deepest || ++visited_ > most_values)
             fail("values are nested or shared too deeply");
         const auto& n = nodes_[r];
-        if (const auto* v = std::get_if<PickleValue>(&n)) return *v;
+        if (const auto* v = std::get_if<PickleValue>(&n)) {
+            if (const auto* text = v->as<std::string>()) charge(text->size());
+            if (const auto* bytes = v->as<PickleBytes>()) charge(bytes->data.size());
+            return *v;
+        }
         if (const auto* s = std::get_if<Sequence>(&n)) {
             PickleList items;
             for (auto i : s->items) items.push_back(tree(i, depth + 1));
@@ -146,9 +151,15 @@ protected:
         fail("a bare storage or class where a value belongs");
     }
 
+    /// Counts bytes that are copied: a short pickle can name one long value very often.
+    void charge(std::size_t bytes) {
+        if (bytes > most_copied - copied_) fail("its values take too much memory");
+        copied_ += bytes;
+    }
+
     std::span<const std::byte> bytes_;
     std::string where_;
-    std::size_t at_ = 0, visited_ = 0;
+    std::size_t at_ = 0, visited_ = 0, copied_ = 0;
     std::vector<Node> nodes_;
     std::vector<Ref> stack_;
     std::vector<std::size_t> marks_;

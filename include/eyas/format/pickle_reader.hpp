@@ -191,8 +191,11 @@ private:
         if (name == "torch._utils _rebuild_parameter" && !arguments.empty())
             return stack_.push_back(arguments[0]);
         if (name == "torch Size" && arguments.size() == 1) return stack_.push_back(arguments[0]);
-        if (name == "_codecs encode" && arguments.size() == 2)
-            return push_value(PickleBytes{latin1(string_of(arguments[0]))});
+        if (name == "_codecs encode" && arguments.size() == 2) {
+            auto bytes = latin1(string_of(arguments[0]));
+            charge(bytes.size());
+            return push_value(PickleBytes{std::move(bytes)});
+        }
         if (name == "collections OrderedDict") return ordered_dict(arguments);
         fail("'" + name + "' called with " + std::to_string(arguments.size()) + " arguments");
     }
@@ -204,6 +207,7 @@ private:
             for (auto pair : node<Sequence>(arguments[0], "a list of pairs").items) {
                 const auto kv = node<Sequence>(pair, "a pair").items;
                 if (kv.size() != 2) fail("expected a pair");
+                charge(sizeof(Ref) * 2);
                 d.flat.insert(d.flat.end(), kv.begin(), kv.end());
             }
         push(std::move(d));

@@ -53,11 +53,17 @@ struct SampleRef {
                         "Ingest the sample again");
     }
 
-    /// The feature's own name in its file or store: the last part of its key
-    /// ("golden:00000000/input_ids" -> "input_ids"), the name itself where no key is given.
+    /// The feature's own name in its file or store: its key after the sample's id
+    /// ("golden:00000000/input_ids" -> "input_ids"), else the key's last part; the name itself
+    /// where no key is given.
     std::string_view stored_name(std::string_view feature) const {
-        for (const auto& [name, key] : feature_keys)
-            if (name == feature) return std::string_view(key).substr(key.rfind('/') + 1);
+        for (const auto& [name, text] : feature_keys) {
+            if (name != feature) continue;
+            const std::string_view key = text;
+            const bool own = key.size() > sample_id.size() && key.starts_with(sample_id) &&
+                             key[sample_id.size()] == '/';
+            return key.substr(own ? sample_id.size() + 1 : key.rfind('/') + 1);
+        }
         return feature;
     }
 

@@ -71,26 +71,32 @@ public:
     /// Holds the directory's lock; other processes wait meanwhile.
     class Lock {
     public:
+        /// ResourceError when the directory cannot be locked or listed.
         explicit Lock(DirectoryIndex& index)
             : index_(index),
               fd_(::open((index.dir_ / lock_name).c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644)) {
             if (!fd_) throw_errno("cannot open the store's lock", index.dir_ / lock_name);
             while (::flock(fd_.get(), LOCK_EX) != 0)
                 if (errno != EINTR) throw_errno("cannot lock", index.dir_ / lock_name);
-            std::uint64_t counted = 0;
-            if (::pread(fd_.get(), &counted, sizeof counted, 0) < 0)
-                throw_errno("cannot read", index.dir_ / lock_name);
-            if (!index_.known_ || counted != index_.counted_ ||
+            Counters now;  // older files have only the first
+            if (::pread(fd_.get(), &now, sizeof now, 0) < 0)
+                throw_errno("cannot read", index_.dir_ / lock_name);
+            if (!index_.known_ || now.changes != index_.counters_.changes ||
                 index_.modified() != index_.modified_)
                 index_.list();
-            index_.counted_ = counted;
+            index_.counters_ = now;
         }
         /// Call after the directory changed.
         void changed() {
-            ++index_.counted_;
-            if (::pwrite(fd_.get(), &index_.counted_, sizeof index_.counted_, 0) < 0)
+            ++index_.counters_.changes;
+            if (::pwrite(fd_.get(), &index_.counters_, sizeof index_.counters_, 0) < 0)
                 throw_errno("cannot write", index_.dir_ / lock_name);
             index_.modified_ = index_.modified();
+        }
+        /// Call before an object's last file goes: its generation is never given again.
+        void retire(std::int64_t generation) {
+            auto& top = index_.counters_.retired;
+            top = std::max(top, static_cast<std::uint64_t>(generation));
         }
 
     private:
@@ -100,11 +106,15 @@ public:
 
     Objects& objects() { return objects_; }
 
-    /// The newest generation of a sample that was ever seen here; 0 if none.
-    std::int64_t newest(const std::string& sample) const {
+    /// The generation that a sample's next object gets: one more than its newest; for a sample
+    /// that is not here, one more than any that was ever erased here, since it may have been among
+    /// those. So a ref never comes to mean other bytes.
+    std::int64_t next(const std::string& sample) const {
         const auto it = newest_.find(sample);
-        return it == newest_.end() ? 0 : it->second;
+        return 1 +
+               (it == newest_.end() ? static_cast<std::int64_t>(counters_.retired) : it->second);
     }
+    std::uint64_t listings() const { return listings_; }  // how often the directory was listed
     void add(const ObjectName& n, std::uint64_t bytes,
              std::chrono::system_clock::time_point published) {
         objects_[{n.sample, n.generation}] = {n.suffix, bytes, published};
@@ -121,10 +131,20 @@ private:
         return {st.st_mtim.tv_sec, st.st_mtim.tv_nsec};
     }
 
+    struct Counters {
+        std::uint64_t changes = 0;  // of the directory
+        std::uint64_t retired = 0;  // the highest generation of an erased object
+    };
+
     void list() {
+        known_ = false;
+        ++listings_;
         modified_ = modified();
         objects_.clear();
-        for (const auto& e : std::filesystem::directory_iterator(dir_)) {
+        std::error_code error;
+        std::filesystem::directory_iterator it(dir_, error);
+        for (; !error && it != std::filesystem::directory_iterator(); it.increment(error)) {
+            const auto& e = *it;
             const auto name = ObjectName::parse(e.path().filename().string());
             if (!name) continue;
             struct stat st {};
@@ -135,12 +155,16 @@ private:
                     std::chrono::duration_cast<std::chrono::system_clock::duration>(
                         std::chrono::nanoseconds(st.st_mtim.tv_nsec)));
         }
+        if (error)
+            throw ResourceError("cannot list: " + error.message(), dir_.string(),
+                                "Check permissions and the file system");
         known_ = true;
     }
 
     std::filesystem::path dir_;
     bool known_ = false;
-    std::uint64_t counted_ = 0;
+    Counters counters_;
+    std::uint64_t listings_ = 0;
     std::pair<std::int64_t, std::int64_t> modified_{};
     Objects objects_;
     std::map<std::string, std::int64_t> newest_;

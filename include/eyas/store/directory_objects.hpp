@@ -37,17 +37,23 @@ public:
 
     DirectoryObjects(std::filesystem::path dir, Options options)
         : dir_(std::move(dir)), options_(options), index_(dir_) {
-        eyas::create_directories(dir_);
+        eyas::create_directories(dir_ / temporary_directory);
         sweep();
     }
 
     const std::filesystem::path& directory() const { return dir_; }
 
+    /// How often this instance listed the directory.
+    std::uint64_t listings() {
+        const std::lock_guard guard(mutex_);
+        return index_.listings();
+    }
+
     std::int64_t publish(const std::string& sample, std::span<const NamedTensor> tensors,
                          const Checksums& checksums) {
         ObjectName name{sample, 0,
                         options_.payload == PayloadFormat::Ckpt ? ".ckpt" : ".safetensors"};
-        AtomicFile file(dir_ / name.text(), options_.durable);
+        AtomicFile file(dir_ / name.text(), options_.durable, dir_ / temporary_directory);
         if (options_.payload == PayloadFormat::Ckpt) {
             write_torch_file(file, tensors);
         } else {
@@ -60,12 +66,14 @@ public:
         const auto bytes = std::filesystem::file_size(file.temporary());
         const std::lock_guard guard(mutex_);
         DirectoryIndex::Lock lock(index_);
-        name.generation = index_.newest(sample) + 1;
+        name.generation = index_.next(sample);
         file.commit_as(dir_ / name.text());
         auto& all = index_.objects();
         for (auto it = all.lower_bound({sample, 0}); it != all.end() && it->first.first == sample;
-             it = all.erase(it))
-            remove_file(path_of(it->first, it->second));
+             it = all.erase(it)) {
+            std::error_code ignored;  // it is no longer current, whether its file stays or not
+            std::filesystem::remove(path_of(it->first, it->second), ignored);
+        }
         index_.add(name, bytes, std::chrono::system_clock::now());
         lock.changed();
         return name.generation;
@@ -75,6 +83,9 @@ public:
         const auto stem = (dir_ / ObjectName{key.sample, key.generation, ""}.text()).string();
         const bool safetensors = std::filesystem::exists(stem + ".safetensors");
         if (!safetensors && !std::filesystem::exists(stem + ".ckpt")) gone(key);
+        const auto newer = (dir_ / ObjectName{key.sample, key.generation + 1, ""}.text()).string();
+        for (const char* suffix : {".safetensors", ".ckpt"})  // its writer was killed in between
+            if (std::filesystem::exists(newer + suffix)) gone(key);
         try {
             return safetensors ? open_safetensors(stem + ".safetensors")
                                : open_torch(stem + ".ckpt", verify);
@@ -95,6 +106,7 @@ public:
         DirectoryIndex::Lock lock(index_);
         const auto it = index_.objects().find({key.sample, key.generation});
         if (it == index_.objects().end()) return;
+        lock.retire(key.generation);
         remove_file(path_of(it->first, it->second));
         index_.objects().erase(it);
         lock.changed();
@@ -130,6 +142,8 @@ public:
     }
 
 private:
+    // Beside the objects, not among them: making a temporary does not change their directory.
+    static constexpr const char* temporary_directory = ".eyas-tmp";
     static constexpr const char* credential_name = ".eyas-credential";
     static constexpr const char* checksum_prefix = "xxh3:";
 
@@ -176,8 +190,8 @@ private:
 
     void sweep() const {
         std::error_code e;
-        for (const auto& entry : std::filesystem::directory_iterator(dir_, e)) {
-            if (entry.path().filename().string().find(".tmp-") == std::string::npos) continue;
+        for (const auto& entry :
+             std::filesystem::directory_iterator(dir_ / temporary_directory, e)) {
             const auto age = std::filesystem::file_time_type::clock::now() -
                              std::filesystem::last_write_time(entry.path(), e);
             if (!e && age >= options_.sweep_after) std::filesystem::remove(entry.path(), e);

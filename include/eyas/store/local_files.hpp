@@ -31,7 +31,13 @@ public:
         return put_objects().publish(sample, tensors, checksums);
     }
     StoredObject open(const ObjectKey& key, bool verify) {
-        if (key.generation > 0) return put_objects().open(key, verify);
+        if (key.generation > 0) {
+            if (!key.location.empty() && key.location != uri(key))
+                throw ContractError("the ref is of another store: " + key.location,
+                                    "sample '" + key.sample + "', store " + root_.string(),
+                                    "Open the store that the manifest names");
+            return put_objects().open(key, verify);
+        }
         return detail::DirectoryObjects::open_torch(checked_path(key), verify);
     }
     void erase(const ObjectKey& key) {

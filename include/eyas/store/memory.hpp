@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "eyas/core/random_id.hpp"
 #include "eyas/core/shared_arena.hpp"
 #include "eyas/store/concept.hpp"
 
@@ -37,6 +38,10 @@ public:
     }
 
     StoredObject open(const ObjectKey& key, bool) const {
+        if (!key.location.empty() && !key.location.starts_with(prefix()))
+            throw StaleReferenceError("the ref is of another store or process: " + key.location,
+                                      "sample '" + key.sample + "' in " + prefix(),
+                                      "What lay in memory went with its process; put it again");
         const std::lock_guard lock(mutex_);
         const auto it = objects_.find({key.sample, key.generation});
         if (it == objects_.end())
@@ -69,9 +74,7 @@ public:
         for (const auto& [unused, o] : objects_) u.bytes += o->bytes;
         return u;
     }
-    std::string uri(const ObjectKey& key) const {
-        return "memory://" + options_.store_id + "/" + key.sample;
-    }
+    std::string uri(const ObjectKey& key) const { return prefix() + key.sample; }
 
     std::optional<std::string> credential_record() const {
         const std::lock_guard lock(mutex_);
@@ -89,6 +92,8 @@ private:
         std::uint64_t bytes = 0;
         std::chrono::steady_clock::time_point published = std::chrono::steady_clock::now();
     };
+
+    std::string prefix() const { return "memory://" + options_.store_id + "." + epoch_ + "/"; }
 
     /// All tensors in one block, each aligned for its type.
     Object copy(std::span<const NamedTensor> tensors) {
@@ -108,6 +113,8 @@ private:
     }
 
     Options options_;
+    std::string epoch_ =
+        detail::random_hex();  // refs of another process' memory are told apart by it
     SharedArena arena_;
     mutable std::mutex mutex_;
     std::map<ObjectKey, std::shared_ptr<Object>> objects_;

@@ -222,18 +222,11 @@ private:
                 }};
     }
 
-    // Numbers of an earlier process mean nothing here: a random start makes them unknown.
-    static std::uint64_t first_lease() {
-        const auto id = detail::random_id();
-        std::uint64_t n = 0;
-        std::memcpy(&n, id.data(), sizeof n);
-        return n;
-    }
-
     static constexpr std::size_t most_remembered = 4096;  // puts
 
     S& store_;
-    std::atomic<std::uint64_t> next_lease_ = first_lease();
+    // A random start: numbers of an earlier process are unknown here.
+    std::atomic<std::uint64_t> next_lease_ = detail::random_u64();
     std::atomic<std::uint64_t> leases_ = 0, bytes_sent_ = 0;
     std::mutex mutex_;
     std::map<std::uint64_t, std::int64_t> done_;

@@ -164,14 +164,10 @@ public:
 
 private:
     struct Core {
-        explicit Core(std::unique_ptr<Client> c) : client(std::move(c)) {
-            const auto id = detail::random_id();
-            std::uint64_t n = 0;
-            std::memcpy(&n, id.data(), sizeof n);
-            next_put = n;  // tokens of other clients are other numbers
-        }
+        explicit Core(std::unique_ptr<Client> c) : client(std::move(c)) {}
         std::unique_ptr<Client> client;
-        std::atomic<std::uint64_t> next_put = 0;
+        // Tokens of puts; other clients' are other numbers.
+        std::atomic<std::uint64_t> next_put = detail::random_u64();
         std::mutex mutex;
         std::vector<std::uint64_t> finished;  // leases to close with the next call
         detail::FileMaps maps;

@@ -64,11 +64,13 @@ public:
         mutable StoredObject object_;  // tensors under the ref's feature names
     };
 
-    /// Opens or creates the place. Throws AuthenticationError when its credential is not the
-    /// policy's token (or one of them has none); ResourceError and DataError from the backend.
+    /// Opens or creates the place; a token is given to an empty one. Throws AuthenticationError
+    /// when its credential is not the policy's token (or one of them has none); ResourceError and
+    /// DataError from the backend.
     explicit Store(Options options, StorePolicy policy = {})
         : core_(std::make_shared<Core>(std::move(options), std::move(policy))) {
-        if (!core_->policy.auth_token.empty() && !core_->backend.credential_record())
+        if (!core_->policy.auth_token.empty() && !core_->backend.credential_record() &&
+            core_->backend.objects().empty())
             core_->backend.set_credential_record(
                 detail::make_credential_record(core_->policy.auth_token));
         core_->authenticate();
@@ -103,7 +105,9 @@ public:
                             "Put the sample again");
         check_metadata(prototype.metadata, where + ": metadata");
         if (const auto quota = core_->policy.quota_bytes) {
-            const auto used = core_->backend.usage().bytes;
+            std::uint64_t used = 0;  // without what this put replaces
+            for (const auto& o : core_->backend.objects())
+                if (o.key.sample != prototype.sample_id) used += o.bytes;
             if (used + bytes > *quota)
                 throw ResourceError(
                     std::to_string(bytes) + " bytes would pass the quota of " +
@@ -129,14 +133,18 @@ public:
         // only found (generation 0) have nothing but their place.
         const ObjectKey key =
             located.generation > 0 ? ObjectKey{located.sample, located.generation} : located;
+        core_->leases.hold(key);  // first, so that nobody frees it meanwhile
         try {
             core_->refuse_doomed(key);
-            auto object = detail::features_of(
-                ref, core_->backend.open(located, core_->policy.verify_checksums));
-            core_->leases.hold(key);
-            return Lease(core_, key, std::move(object));
+            return Lease(core_, key,
+                         detail::features_of(
+                             ref, core_->backend.open(located, core_->policy.verify_checksums)));
         } catch (const StaleReferenceError&) {
+            core_->let_go(key);
             core_->count.stale_refused += 1;
+            throw;
+        } catch (...) {
+            core_->let_go(key);
             throw;
         }
     }

@@ -43,7 +43,7 @@ struct StoreCore {
         }
         if (!record || !detail::credential_matches(policy.auth_token, *record))
             throw AuthenticationError(
-                record ? "the token is not this store's" : "the store's credential was removed",
+                record ? "the token is not this store's" : "the store has samples and no token",
                 "Store", "Use the token that the store was made with");
         proven = record;
     }
@@ -60,13 +60,18 @@ struct StoreCore {
         if (leases.drop(key, consumed && !policy.retain_on_release)) remove(key);
     }
 
+    /// Ends a hold that became no lease.
+    void let_go(const ObjectKey& key) noexcept {
+        if (leases.drop(key, false)) remove(key);
+    }
+
     /// Removes now, or leaves it pending; dead in either case.
     void remove(const ObjectKey& key) noexcept {
         leases.doom(key);
         try {
             backend.erase(key);
             leases.removed(key);
-        } catch (const Error&) {  // stays doomed: drain() tries again and is loud
+        } catch (...) {  // stays doomed: drain() tries again and is loud
         }
     }
 

@@ -2,7 +2,6 @@
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
-#include <sys/random.h>
 
 #include <array>
 #include <cstddef>
@@ -11,20 +10,13 @@
 #include <string>
 #include <string_view>
 
+#include "eyas/core/random_id.hpp"
 #include "eyas/transport/concept.hpp"
 #include "eyas/transport/wire.hpp"
 
 namespace eyas::detail {
 
-using Id128 = std::array<std::byte, 16>;
 using Mac = std::array<std::byte, 32>;
-
-inline Id128 random_id() {
-    Id128 id;
-    if (::getrandom(id.data(), id.size(), 0) != static_cast<ssize_t>(id.size()))
-        throw ResourceError("no random bytes", "transport", "Check the system's random source");
-    return id;
-}
 
 inline Mac hmac_sha256(std::span<const std::byte> key, std::span<const std::byte> text) {
     Mac out;
