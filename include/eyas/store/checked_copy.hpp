@@ -1,15 +1,12 @@
 #pragma once
-#ifndef XXH_INLINE_ALL
-#define XXH_INLINE_ALL
-#endif
-#include <xxhash.h>
-
 #include <algorithm>
 #include <cstring>
 #include <memory>
 #include <span>
+#include <string>
 
-#include "eyas/core/error.hpp"
+#include "eyas/core/checksum.hpp"
+#include "eyas/store/concept.hpp"
 
 namespace eyas::detail {
 
@@ -32,6 +29,34 @@ inline std::uint64_t copy_and_hash(std::span<const std::byte> from, std::byte* t
         XXH3_64bits_update(state.get(), to + at, n);
     }
     return XXH3_64bits_digest(state.get());
+}
+
+/// The XXH3-64 of every feature. Throws ContractError for a feature that occurs twice.
+inline Checksums checksums_of(std::span<const NamedTensor> tensors, const std::string& where) {
+    Checksums sums;
+    for (const auto& t : tensors)
+        if (!sums.emplace(t.name, xxh3(t.tensor.bytes())).second)
+            throw ContractError("feature '" + t.name + "' occurs twice", where,
+                                "Name each feature once");
+    return sums;
+}
+
+inline void check_buffer(const NamedBuffer& b, const TensorView& t, const ObjectKey& key) {
+    if (b.buffer.dtype != t.dtype || !(b.buffer.shape == t.shape))
+        throw ContractError("the buffer of '" + b.name + "' is " +
+                                std::string(name_of(b.buffer.dtype)) + " " + b.buffer.shape.text() +
+                                ", the feature " + std::string(name_of(t.dtype)) + " " +
+                                t.shape.text(),
+                            "sample '" + key.sample + "'", "Take shapes from the ref's specs");
+}
+
+inline void require_sum(std::uint64_t have, std::uint64_t want, const std::string& feature,
+                        const ObjectKey& key) {
+    if (have != want)
+        throw DataError(
+            "checksum of '" + feature + "' differs: its bytes changed after they were put",
+            "sample '" + key.sample + "' generation " + std::to_string(key.generation),
+            "Ingest the sample again; check the disk");
 }
 
 }  // namespace eyas::detail

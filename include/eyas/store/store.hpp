@@ -4,7 +4,6 @@
 #include <exception>
 #include <memory>
 #include <optional>
-#include <set>
 #include <span>
 #include <string>
 #include <thread>
@@ -90,16 +89,9 @@ public:
         if (prototype.sample_id.empty())
             throw ContractError("empty sample id", "Store::put", "Give every sample an id");
         if (tensors.empty()) throw ContractError("no features", where, "Put at least one tensor");
-        std::set<std::string> seen;
-        Checksums checksums;
+        const auto checksums = detail::checksums_of(tensors, where);
         std::uint64_t bytes = 0;
-        for (const auto& t : tensors) {
-            if (!seen.insert(t.name).second)
-                throw ContractError("feature '" + t.name + "' occurs twice", where,
-                                    "Name each feature once");
-            checksums[t.name] = xxh3(t.tensor.bytes());
-            bytes += t.tensor.size_bytes();
-        }
+        for (const auto& t : tensors) bytes += t.tensor.size_bytes();
         if (announced && *announced != checksums)
             throw DataError("the bytes are not those that were announced", where,
                             "Put the sample again");
@@ -177,7 +169,8 @@ public:
             }
         };
         each([](std::size_t, const Lease& lease, auto buffers) {
-            for (const auto& b : buffers) check_buffer(b, tensor(lease, b.name), lease.key_);
+            for (const auto& b : buffers)
+                detail::check_buffer(b, tensor(lease, b.name), lease.key_);
         });
         if constexpr (ReadsElsewhere<B>) {
             std::vector<ObjectRead> wishes;
@@ -203,7 +196,7 @@ public:
         if constexpr (ReadsElsewhere<B>) detail::bring_here(core_->backend, lease.object_);
         for (const auto& t : lease.object_.tensors)
             if (const auto sum = recorded_sum(lease, t.name))
-                require_sum(xxh3(t.tensor.bytes()), *sum, t.name, lease.key_);
+                detail::require_sum(xxh3(t.tensor.bytes()), *sum, t.name, lease.key_);
         core_->count.reads += 1;
         return lease.object_.tensors;
     }
@@ -285,34 +278,16 @@ private:
             const auto& t = tensor(lease, b.name);
             const auto sum = recorded_sum(lease, b.name);
             if (!t.data) {
-                if (sum) require_sum(xxh3(b.buffer.bytes()), *sum, b.name, lease.key_);
+                if (sum) detail::require_sum(xxh3(b.buffer.bytes()), *sum, b.name, lease.key_);
             } else if (sum) {
-                require_sum(detail::copy_and_hash(t.bytes(), b.buffer.data), *sum, b.name,
-                            lease.key_);
+                detail::require_sum(detail::copy_and_hash(t.bytes(), b.buffer.data), *sum, b.name,
+                                    lease.key_);
             } else {
                 std::ranges::copy(t.bytes(), b.buffer.data);
             }
             core_->count.bytes_read += t.size_bytes();
         }
         core_->count.reads += 1;
-    }
-
-    static void check_buffer(const NamedBuffer& b, const TensorView& t, const ObjectKey& key) {
-        if (b.buffer.dtype != t.dtype || !(b.buffer.shape == t.shape))
-            throw ContractError("the buffer of '" + b.name + "' is " +
-                                    std::string(name_of(b.buffer.dtype)) + " " +
-                                    b.buffer.shape.text() + ", the feature " +
-                                    std::string(name_of(t.dtype)) + " " + t.shape.text(),
-                                "sample '" + key.sample + "'", "Take shapes from the ref's specs");
-    }
-
-    static void require_sum(std::uint64_t have, std::uint64_t want, const std::string& feature,
-                            const ObjectKey& key) {
-        if (have != want)
-            throw DataError(
-                "checksum of '" + feature + "' differs: its bytes changed after they were put",
-                "sample '" + key.sample + "' generation " + std::to_string(key.generation),
-                "Ingest the sample again; check the disk");
     }
 
     std::shared_ptr<Core> core_;
