@@ -1,5 +1,5 @@
 #pragma once
-#include <sys/stat.h>
+#include <functional>
 
 #include "command.hpp"
 #include "eyas/store/memory.hpp"
@@ -21,7 +21,8 @@ public:
                         "process)")
             ->required();
         app_.add_option("--listen", addresses_,
-                        "eyas+tcp://HOST:PORT (port 0: any), eyas+unix:///PATH; several may be "
+                        "eyas+tcp://HOST:PORT (port 0: any), eyas+ucx://HOST:PORT, "
+                        "eyas+unix:///PATH; several may be "
                         "given, with commas")
             ->delimiter(',')
             ->capture_default_str();
@@ -33,6 +34,11 @@ public:
     }
 
 private:
+    struct Listening {
+        std::string address;
+        std::function<std::size_t()> sessions;  // owns the server
+    };
+
     OrderedJson run() override {
         auto policy = store_.policy();
         if (quota_ > 0) policy.quota_bytes = quota_;
@@ -56,27 +62,34 @@ private:
     template <class S>
     OrderedJson serve(S& store) {
         PoolService service(store);
-        Transport<Posix> sockets;
-        using Server = typename Transport<Posix>::template Server<PoolService<S>>;
-        std::vector<std::unique_ptr<Server>> servers;
-        OrderedJson listening = OrderedJson::array();
+        std::vector<Listening> listening;
+        OrderedJson addresses = OrderedJson::array();
         for (const auto& text : addresses_) {
             const auto address = parse_address(text);
-            warn_when_open(address, store.policy());
-            servers.push_back(sockets.serve(
-                address, service, ServerOptions{.auth_token = store.policy().auth_token}));
-            listening.push_back(servers.back()->address().text());
-            std::printf("serving %s on %s\n", store_.uri.c_str(),
-                        servers.back()->address().text().c_str());
+            refuse_open(address, store.policy());
+            listening.push_back(listen(address, service, store.policy().auth_token));
+            addresses.push_back(listening.back().address);
+            std::printf("serving %s on %s\n", store_.uri.c_str(), listening.back().address.c_str());
         }
         std::fflush(stdout);
-        watch(store, service, servers);
-        for (auto& s : servers) s->stop();
-        return {{"addresses", listening}, {"bytes_sent", service.bytes_sent()}};
+        watch(store, service, listening);
+        listening.clear();
+        return {{"addresses", addresses}, {"bytes_sent", service.bytes_sent()}};
     }
 
-    template <class S, class Servers>
-    void watch(S& store, const PoolService<S>& service, const Servers& servers) const {
+    /// A server of whatever transport the address asked for.
+    template <class Service>
+    static Listening listen(const Address& address, Service& service, const std::string& token) {
+        return with_transport(address, [&](auto transport) {
+            using T = typename decltype(transport)::type;
+            auto server = std::shared_ptr(T().serve(address, service, {.auth_token = token}));
+            return Listening{server->address().text(), [server] { return server->sessions(); }};
+        });
+    }
+
+    template <class S>
+    void watch(S& store, const PoolService<S>& service,
+               const std::vector<Listening>& listening) const {
         using Clock = std::chrono::steady_clock;
         auto next = Clock::now() + std::chrono::seconds(report_interval_);
         auto collect = Clock::now();
@@ -89,7 +102,7 @@ private:
             if (report_interval_ == 0 || Clock::now() < next) continue;
             next += std::chrono::seconds(report_interval_);
             std::size_t sessions = 0;
-            for (const auto& s : servers) sessions += s->sessions();
+            for (const auto& l : listening) sessions += l.sessions();
             const auto h = store.health();
             std::printf("%llu samples, %s; %zu clients hold %llu leases; sent %s\n",
                         static_cast<unsigned long long>(h.resident_objects),
@@ -100,7 +113,7 @@ private:
         }
     }
 
-    static void warn_when_open(const Address& a, const StorePolicy& policy) {
+    static void refuse_open(const Address& a, const StorePolicy& policy) {
         const bool here = a.scheme == "unix" || a.host == "localhost" || a.host == "::1" ||
                           a.host.starts_with("127.");
         if (!here && policy.auth_token.empty())

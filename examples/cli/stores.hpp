@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <string>
+#include <type_traits>
 #include <utility>
 
 #include "eyas/ingest/scan.hpp"
@@ -14,6 +15,9 @@
 #include "eyas/store/store.hpp"
 #include "eyas/store/uri.hpp"
 #include "eyas/transport/posix.hpp"
+#ifdef EYAS_CLI_UCX
+#include "eyas/transport/ucx.hpp"
+#endif
 
 namespace eyas::cli {
 
@@ -28,15 +32,30 @@ struct StoreArguments {
     }
 };
 
+/// Calls f with the transport that speaks an address: the one place where its scheme becomes a
+/// type.
+template <class F>
+decltype(auto) with_transport(const Address& address, F&& f) {
+#ifdef EYAS_CLI_UCX
+    if (Ucx::serves(address.scheme)) return f(std::type_identity<Transport<Ucx>>{});
+#endif
+    if (Posix::serves(address.scheme)) return f(std::type_identity<Transport<Posix>>{});
+    throw ContractError("this program does not speak '" + address.scheme + "'", address.text(),
+                        "Use eyas+tcp:// or eyas+unix://; eyas+ucx:// needs a build with UCX");
+}
+
 inline constexpr const char* store_forms =
-    "Use file:DIR, disagg:DIR?store_id=NAME, or a pool's eyas+tcp://HOST:PORT, eyas+unix:///PATH";
+    "Use file:DIR, disagg:DIR?store_id=NAME, or a pool's eyas+tcp://HOST:PORT, "
+    "eyas+ucx://HOST:PORT, eyas+unix:///PATH";
+
+inline Address address_of(const StoreUri& uri) {
+    return parse_address(uri.scheme + ":" + uri.path.string());
+}
 
 /// eyas+tcp://HOST:PORT?timeout=SECONDS&links=N
 template <class T>
 typename RemotePool<T>::Options remote_pool_options(const StoreUri& uri, const std::string& token) {
-    typename RemotePool<T>::Options o{
-        .address = parse_address(uri.scheme + ":" + uri.path.string()),
-        .client = {.auth_token = token}};
+    typename RemotePool<T>::Options o{.address = address_of(uri), .client = {.auth_token = token}};
     for (const auto& [key, value] : uri.parameters) {
         std::int64_t n = 0;
         const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), n);
@@ -58,10 +77,12 @@ template <class F>
 decltype(auto) with_store(const StoreArguments& arguments, F&& f) {
     const auto uri = parse_store_uri(arguments.uri);
     if (is_address(uri.scheme)) {
-        using Pool = RemotePool<Transport<Posix>>;
-        Store<Pool> store(remote_pool_options<Transport<Posix>>(uri, arguments.policy().auth_token),
-                          arguments.policy());
-        return f(store);
+        return with_transport(address_of(uri), [&](auto transport) -> decltype(auto) {
+            using T = typename decltype(transport)::type;
+            Store<RemotePool<T>> store(remote_pool_options<T>(uri, arguments.policy().auth_token),
+                                       arguments.policy());
+            return f(store);
+        });
     }
     if (uri.scheme == LocalFiles::scheme) {
         Store<LocalFiles> store(local_files_options(uri), arguments.policy());

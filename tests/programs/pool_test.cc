@@ -38,7 +38,8 @@ TEST_CASE("training from a pool, whatever its store and its transport, ends with
     int n = 0;
     for (const auto& store : {std::string("memory:pool"), job.store()})
         for (const auto& listen :
-             {std::string("eyas+tcp://127.0.0.1:0"), "eyas+unix://" + job.path("socket")}) {
+             {std::string("eyas+tcp://127.0.0.1:0"), std::string("eyas+ucx://127.0.0.1:0"),
+              "eyas+unix://" + job.path("socket")}) {
             const Pool pool(job, store, listen);
             job.run(ingest_into(job, pool.address), 0, token);
             const auto out = "remote" + std::to_string(n++);
