@@ -66,6 +66,21 @@ public:
         return {this, ref.sample_id};
     }
 
+    struct ReadRequest {
+        const Lease* lease;
+        std::span<const NamedBuffer> buffers;
+    };
+    std::vector<std::exception_ptr> read_each(std::span<const ReadRequest> requests) {
+        std::vector<std::exception_ptr> status(requests.size());
+        for (std::size_t i = 0; i < requests.size(); ++i) {
+            try {
+                read_into(*requests[i].lease, requests[i].buffers);
+            } catch (...) {
+                status[i] = std::current_exception();
+            }
+        }
+        return status;
+    }
     void read_into(const Lease& lease, std::span<const NamedBuffer> buffers) {
         if (delay.count() > 0) std::this_thread::sleep_for(delay);
         if (fail_read == lease.id()) throw DataError("checksum mismatch", "tensor x", "Rewrite it");

@@ -34,6 +34,8 @@ template <class E>
         throw_for_sample(e, id);
     } catch (const DataError& e) {
         throw_for_sample(e, id);
+    } catch (const OwnerLostError& e) {
+        throw_for_sample(e, id);
     } catch (const TransportError& e) {
         throw_for_sample(e, id);
     } catch (const ResourceError& e) {
@@ -56,7 +58,8 @@ public:
         for (const auto name : feature::all) buffers_.push_back({std::string(name), {}});
     }
 
-    /// Returns false when `stop` became true on the way. Errors carry the sample's id.
+    /// Returns false when `stop` became true on the way. Errors carry the id of the first bad
+    /// sample.
     bool read(std::span<const SampleRef* const> refs, LeasedBatch<S>& into,
               const std::atomic<bool>& stop) {
         into.leases.clear();
@@ -70,9 +73,10 @@ public:
         for (const auto& s : samples_) tokens = std::max(tokens, cut(s.layout));
         into.arena.lay_out(static_cast<std::int64_t>(refs.size()), tokens, samples_[0].layout.width,
                            samples_[0].layout.dtype);
+        read_whole(refs, into);
         for (std::size_t b = 0; b < refs.size(); ++b) {
             if (stop) return false;
-            guarded(*refs[b], [&] { fill(b, into); });
+            if (!whole(samples_[b])) guarded(*refs[b], [&] { fill_cut(b, into); });
             into.arena.finish_sample(static_cast<std::int64_t>(b), cut(samples_[b].layout),
                                      refs[b]->sample_id);
         }
@@ -111,22 +115,42 @@ private:
         check_same_width(samples_.back().layout, samples_.front().layout, "features");
     }
 
-    // Whole samples go straight to their place; longer ones through scratch memory.
-    void fill(std::size_t b, LeasedBatch<S>& into) {
+    bool whole(const Sample& s) const { return s.layout.rows <= max_len_; }
+
+    // Samples that are not cut go straight to their place, all of a batch at once.
+    void read_whole(std::span<const SampleRef* const> refs, LeasedBatch<S>& into) {
+        places_.resize(std::max(places_.size(), refs.size()));
+        std::vector<typename S::ReadRequest> requests;
+        std::vector<const SampleRef*> whose;
+        for (std::size_t b = 0; b < refs.size(); ++b) {
+            if (!whole(samples_[b])) continue;
+            places_[b].clear();
+            for (const auto name : feature::all) {
+                const auto& spec = named_spec(samples_[b].specs, name, "features");
+                const auto place =
+                    into.arena.place(name, static_cast<std::int64_t>(b), samples_[b].layout.rows);
+                places_[b].push_back({std::string(name), {place.data, spec.dtype, spec.shape}});
+            }
+            requests.push_back({&into.leases[b], places_[b]});
+            whose.push_back(refs[b]);
+        }
+        const auto status = store_.read_each(requests);
+        for (std::size_t i = 0; i < status.size(); ++i)
+            if (status[i]) guarded(*whose[i], [&] { std::rethrow_exception(status[i]); });
+    }
+
+    // Longer ones go through scratch memory.
+    void fill_cut(std::size_t b, LeasedBatch<S>& into) {
         const auto& s = samples_[b];
-        const auto row = static_cast<std::int64_t>(b);
-        const bool whole = s.layout.rows <= max_len_;
-        std::byte* spare = whole ? nullptr : scratch(s.specs);
+        std::byte* spare = scratch(s.specs);
         for (auto& buffer : buffers_) {
             const auto& spec = named_spec(s.specs, buffer.name, "features");
-            buffer.buffer = {whole ? into.arena.place(buffer.name, row, s.layout.rows).data : spare,
-                             spec.dtype, spec.shape};
-            if (!whole) spare += spec.size_bytes();
+            buffer.buffer = {spare, spec.dtype, spec.shape};
+            spare += spec.size_bytes();
         }
         store_.read_into(into.leases[b], buffers_);
-        if (whole) return;
         for (const auto& buffer : buffers_) {
-            const auto to = into.arena.place(buffer.name, row, max_len_);
+            const auto to = into.arena.place(buffer.name, static_cast<std::int64_t>(b), max_len_);
             std::memcpy(to.data, buffer.buffer.data, to.size_bytes());
         }
     }
@@ -146,7 +170,8 @@ private:
     S& store_;
     std::int64_t max_len_;
     std::vector<Sample> samples_;
-    std::vector<NamedBuffer> buffers_;  // one per feature, in the order of feature::all
+    std::vector<NamedBuffer> buffers_;              // one per feature, in the order of feature::all
+    std::vector<std::vector<NamedBuffer>> places_;  // per sample of the batch
     Tensor scratch_;
 };
 

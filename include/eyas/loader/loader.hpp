@@ -33,7 +33,7 @@ namespace eyas {
 ///
 /// Failure: batches before a bad one are delivered; then next() throws what the store or the checks
 /// threw, same type, with the sample's id in front, and again on every further call until seek().
-/// The destructor waits for at most one read of one sample that is under way.
+/// The destructor waits for at most one batch that is being read.
 template <SampleSource S>
 class Loader {
 public:

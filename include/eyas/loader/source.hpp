@@ -1,5 +1,6 @@
 #pragma once
 #include <concepts>
+#include <exception>
 #include <span>
 #include <utility>
 #include <vector>
@@ -19,8 +20,11 @@ using LeaseOf = decltype(std::declval<S&>().acquire(std::declval<const SampleRef
 template <class S>
 concept SampleSource = std::movable<LeaseOf<S>> &&
     requires(S& store, const LeaseOf<S>& lease, LeaseOf<S>&& used,
-             std::span<const NamedBuffer> buffers) {
+             std::span<const NamedBuffer> buffers,
+             std::span<const typename S::ReadRequest> requests) {
     store.read_into(lease, buffers);  // fills caller's memory; shapes as stored
+    // Several samples at once; one entry each, null where the read succeeded.
+    { store.read_each(requests) } -> std::same_as<std::vector<std::exception_ptr>>;
     { store.view(lease) } -> std::convertible_to<std::vector<NamedTensor>>;
     store.release(std::move(used));  // consumed: a consume-once store frees the sample
 };

@@ -30,6 +30,7 @@ using Checksums = std::map<std::string, std::uint64_t>;
 /// A file that holds an object's bytes and may be mapped by another process on this machine.
 struct MappableFile {
     int descriptor = -1;                      // open as long as the object's `keep` lives
+    bool in_memory = false;                   // a memfd: its mapping is the quickest way to it
     std::span<const std::byte> mapping = {};  // all of it, as it is mapped here
 };
 

@@ -98,7 +98,7 @@ public:
 
     static StoredObject open_torch(const std::filesystem::path& path, bool verify) {
         auto file = std::make_shared<const TorchFile>(path, TorchFileOptions{.verify_crc = verify});
-        return {file->tensors(), {}, file, {file->descriptor(), file->bytes()}};
+        return {file->tensors(), {}, file, {file->descriptor(), false, file->bytes()}};
     }
 
     void erase(const ObjectKey& key) {
@@ -169,7 +169,7 @@ private:
 
     static StoredObject open_safetensors(const std::filesystem::path& path) {
         auto file = std::make_shared<const SafetensorsFile>(path);
-        StoredObject object{file->tensors(), {}, file, {file->descriptor(), file->bytes()}};
+        StoredObject object{file->tensors(), {}, file, {file->descriptor(), false, file->bytes()}};
         for (const auto& t : object.tensors) {
             const auto it = file->metadata().find(checksum_prefix + t.name);
             if (it == file->metadata().end())

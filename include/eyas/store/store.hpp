@@ -277,14 +277,11 @@ private:
         for (const auto& b : buffers) {
             const auto& t = tensor(lease, b.name);
             const auto sum = recorded_sum(lease, b.name);
-            if (!t.data) {
-                if (sum) detail::require_sum(xxh3(b.buffer.bytes()), *sum, b.name, lease.key_);
-            } else if (sum) {
-                detail::require_sum(detail::copy_and_hash(t.bytes(), b.buffer.data), *sum, b.name,
-                                    lease.key_);
-            } else {
-                std::ranges::copy(t.bytes(), b.buffer.data);
-            }
+            const auto have =
+                t.data ? detail::copy_out(lease.object_, t, b.buffer.bytes(), sum.has_value())
+                : sum  ? std::optional(xxh3(b.buffer.bytes()))
+                       : std::nullopt;
+            if (sum) detail::require_sum(*have, *sum, b.name, lease.key_);
             core_->count.bytes_read += t.size_bytes();
         }
         core_->count.reads += 1;
