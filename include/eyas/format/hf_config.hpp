@@ -58,7 +58,7 @@ namespace detail {
 inline RopeScaling parse_rope_scaling(const Json& json, const std::string& where) {
     RopeScaling r;
     const auto object = [&](const char* key) {
-        const auto value = json.value(key, Json());
+        auto value = json.value(key, Json());
         if (!value.is_null() && !value.is_object())
             throw DataError(std::string(key) + " is not an object", where,
                             "Write null or an object with rope_type");

@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <memory>
 #include <optional>
@@ -9,6 +10,7 @@
 #include <string>
 
 #include "eyas/core/checksum.hpp"
+#include "eyas/core/file.hpp"
 #include "eyas/store/concept.hpp"
 
 namespace eyas::detail {

@@ -46,7 +46,7 @@ struct Limit {
 
 /// What one message may hold; a peer that announces more is refused.
 struct MessageBounds {
-    static constexpr std::size_t head = 64 * 1024;                 // bytes
+    static constexpr std::size_t head = std::size_t{64} * 1024;    // bytes
     static constexpr std::size_t parts = 256;                      // bulk parts
     static constexpr std::uint64_t body = std::uint64_t{1} << 38;  // bytes of all parts
 };

@@ -90,6 +90,8 @@ public:
     std::uint64_t refused() const { return refused_; }  // links without the token or out of form
 
 private:
+    static constexpr std::chrono::milliseconds reap_interval{500};
+
     struct Peer {
         std::unique_ptr<Link> link;
         std::thread thread = {};
@@ -99,11 +101,11 @@ private:
     void accept_links() {
         while (!stopping_) {
             try {
-                auto link = listener_->accept({.cancelled = &stopping_});
+                auto link = listener_->accept(Limit::within(reap_interval, &stopping_));
                 if (link) start(std::move(link));
-            } catch (const Error&) {
-                if (stopping_) return;
-                std::this_thread::sleep_for(Limit::slice);  // the machine is short of something
+            } catch (const TransportError&) {  // nobody came
+            } catch (const Error&) {           // the machine is short of something
+                std::this_thread::sleep_for(Limit::slice);
             }
             reap(false);
         }
@@ -120,6 +122,7 @@ private:
         try {
             peer.thread = std::thread([this, &peer] {
                 talk(*peer.link);
+                peer.link->close();
                 peer.ended = true;
             });
         } catch (const std::system_error&) {  // no thread to be had
