@@ -77,8 +77,13 @@ public:
             }
             detail::Fd fd(::open(path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
             // Another writer's sweep may have come first; then this name is gone again.
-            if (fd && ::flock(fd.get(), LOCK_EX | LOCK_NB) == 0 && std::filesystem::exists(path_))
-                lock_ = std::move(fd);
+            // A file system without such locks (NFS) leaves only the sweep undone.
+            if (!fd) detail::throw_errno("cannot open directory", path_);
+            const bool held = ::flock(fd.get(), LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK;
+            if (held && std::filesystem::exists(path_)) lock_ = std::move(fd);
+            if (!lock_ && n > 1000)
+                throw ResourceError("cannot keep a directory of its own", path_.string(),
+                                    "Check what else writes there");
         }
     }
     AtomicDirectory(const AtomicDirectory&) = delete;
