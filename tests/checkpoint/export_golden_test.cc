@@ -139,8 +139,16 @@ TEST_CASE("the newer spelling of rope is read, and must agree with the older one
     json["rope_theta"] = 10000.0;
     CHECK_THROWS_WITH(parse_model_config(json, "x"), Catch::Contains("make them agree"));
     json["rope_theta"] = 5000.0;
-    json["rope_scaling"] = {{"rope_type", "dynamic"}, {"factor", 2.0}};
-    CHECK_THROWS_WITH(parse_model_config(json, "x"), Catch::Contains("make them agree"));
+    for (const auto& other : {Json{{"rope_type", "dynamic"}, {"factor", 2.0}},
+                              Json{{"rope_type", "linear"}, {"factor", 4.0}}}) {
+        json["rope_scaling"] = other;
+        CHECK_THROWS_WITH(parse_model_config(json, "x"), Catch::Contains("make them agree"));
+    }
+    json["rope_scaling"] = {{"type", "linear"}, {"factor", 2.0}};
+    CHECK(parse_model_config(json, "x").rope_theta == 5000.0);
+    json.erase("rope_scaling");
+    json["rope_parameters"] = {{"full_attention", {{"rope_theta", 5000.0}}}};
+    CHECK_THROWS_WITH(parse_model_config(json, "x"), Catch::Contains("kind of layer"));
 }
 
 TEST_CASE("writers of other names in one directory do not disturb each other") {

@@ -229,6 +229,19 @@ TEST_CASE("model configs and shard indices that cannot be right are refused") {
     REQUIRE_THROWS_WITH(HfWeights(dir.path()), Catch::Contains("leaves the directory"));
 }
 
+TEST_CASE("a short pickle whose storages share one long key is refused") {
+    test::Scratch dir;
+    const auto path = dir.path() / "x.pt";
+    const std::string size{'\0', '\0', '\x10', '\0'};
+    std::string pickle = "\x80\x02](";
+    pickle += "(X" + std::string{'\7', '\0', '\0', '\0'} + "storagectorch\nFloatStorage\nX" + size +
+              std::string(1 << 20, 'k') + "X" + std::string{'\3', '\0', '\0', '\0'} +
+              "cpuK\x01tq\x01";
+    for (int i = 0; i < 400; ++i) pickle += (i ? "h\x01Q" : "Q");
+    write_pickle(path, pickle + "e.");
+    REQUIRE_THROWS_WITH(TorchFile(path), Catch::Contains("too much memory"));
+}
+
 TEST_CASE("a short pickle that names one long value very often is refused") {
     test::Scratch dir;
     const auto path = dir.path() / "x.pt";

@@ -84,7 +84,7 @@ TEST_CASE("a producer killed before its commit leaves nothing visible, and the r
     const SharedDirectory::Options place{.root = dir.path(),
                                          .files = {.sweep_after = std::chrono::seconds(0)}};
     REQUIRE(in_child([&] {
-                Store<SharedDirectory> killed(place);
+                std::filesystem::create_directories(dir.path() / "eyas" / ".eyas-tmp");
                 AtomicFile file(dir.path() / "eyas" / "a.g0.safetensors", true,
                                 dir.path() / "eyas" / ".eyas-tmp");
                 file.write("half of an object");
@@ -150,6 +150,49 @@ TEST_CASE("of two generations that a killed writer left, the older is refused") 
     std::filesystem::copy_file(copy, first);
     REQUIRE_THROWS_AS(Store<SharedDirectory>(place).acquire(one), StaleReferenceError);
     conformance::require_content(store, two, Sample(2));
+    // It is no object, and does not come back when the newer one is consumed.
+    Store<SharedDirectory> once(place, {.retain_on_release = false});
+    REQUIRE(once.health().resident_objects == 1);
+    once.release(once.acquire(two));
+    REQUIRE_THROWS_AS(once.acquire(one), StaleReferenceError);
+    REQUIRE(once.health().resident_objects == 0);
+    REQUIRE(once.put(prototype("a"), Sample(3).features()).generation() == 3);
+}
+
+TEST_CASE("another process consumed a sample: its generation is not given again here") {
+    test::Scratch dir;
+    const SharedDirectory::Options place{.root = dir.path()};
+    Store<SharedDirectory> mine(place);
+    const auto one = mine.put(prototype("a"), Sample(1).features());
+    REQUIRE(in_child([&] {
+                Store<SharedDirectory> theirs(place, {.retain_on_release = false});
+                theirs.release(theirs.acquire(one));
+                const auto two = theirs.put(prototype("a"), Sample(2).features());
+                theirs.release(theirs.acquire(two));
+                return two.generation() == 2 ? 0 : 1;
+            }) == 0);
+    REQUIRE(mine.put(prototype("a"), Sample(3).features()).generation() == 3);
+}
+
+TEST_CASE("a damaged lock file is an error, and impossible generations are no objects") {
+    test::Scratch dir;
+    Store<SharedDirectory> store({.root = dir.path()});
+    store.put(prototype("a"), Sample(1).features());
+    std::ofstream(dir.path() / "eyas" / "x.g9223372036854775807.safetensors") << "x";
+    REQUIRE(store.health().resident_objects == 1);
+    std::ofstream(dir.path() / "eyas" / ".eyas-lock", std::ios::binary) << std::string(16, '\xff');
+    REQUIRE_THROWS_WITH(store.put(prototype("b"), Sample(1).features()),
+                        Catch::Contains("counters are impossible"));
+}
+
+TEST_CASE("a store that may only be read is read") {
+    test::Scratch dir;
+    const SharedDirectory::Options place{.root = dir.path()};
+    const auto ref = Store<SharedDirectory>(place).put(prototype("a"), Sample(1).features());
+    std::filesystem::remove_all(dir.path() / "eyas" / ".eyas-tmp");
+    Store<SharedDirectory> reader(place);
+    conformance::require_content(reader, ref, Sample(1));
+    REQUIRE_FALSE(std::filesystem::exists(dir.path() / "eyas" / ".eyas-tmp"));
 }
 
 TEST_CASE("a store that holds samples is not taken over with a token") {

@@ -105,7 +105,8 @@ inline bool is_draft_config(const std::filesystem::path& file) {
     return false;
 }
 
-/// Absolute, without a trailing slash. ContractError if anything but an earlier export lies there.
+/// Absolute, without a trailing slash. ContractError if anything but an EAGLE3 draft's two files
+/// lies there.
 inline std::filesystem::path checked_export_directory(const std::filesystem::path& out_dir) {
     auto target = std::filesystem::absolute(out_dir).lexically_normal();
     if (!target.has_filename()) target = target.parent_path();

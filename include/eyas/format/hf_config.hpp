@@ -72,10 +72,18 @@ inline RopeScaling parse_rope_scaling(const Json& json, const std::string& where
     if (older.is_null() && newer.is_null()) return r;
     r.fields = older.is_null() ? newer : older;
     r.type = type_of(r.fields);
-    if (!older.is_null() && !newer.is_null() && type_of(newer) != r.type)
-        throw DataError(
-            "rope_scaling is of type '" + r.type + "', rope_parameters of '" + type_of(newer) + "'",
-            where, "Leave one of them out, or make them agree");
+    for (const auto& [key, value] : newer.items())
+        if (value.is_object())
+            throw DataError("rope_parameters differ by kind of layer ('" + key + "')", where,
+                            "Use a model whose layers share one rope");
+    const auto comparable = [&](Json fields) {
+        for (const char* key : {"rope_theta", "type", "rope_type"}) fields.erase(key);
+        return fields;
+    };
+    if (!older.is_null() && !newer.is_null() &&
+        (type_of(newer) != r.type || comparable(newer) != comparable(older)))
+        throw DataError("rope_scaling and rope_parameters describe different ropes", where,
+                        "Leave one of them out, or make them agree");
     for (const char* known : {"default", "linear", "dynamic", "llama3", "yarn", "mrope"})
         if (r.type == known) return r;
     throw DataError("unknown rope type '" + r.type + "'", where,

@@ -180,6 +180,7 @@ private:
         if (string_of(id[0]) != "storage" || count < 0 ||
             (!dtype && type != "torch.storage UntypedStorage"))
             fail("bad storage id");
+        charge(key.size());
         push(StorageRef{key, dtype, static_cast<std::uint64_t>(count)});
     }
 

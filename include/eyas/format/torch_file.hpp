@@ -99,6 +99,9 @@ private:
             for (const auto& [key, value] : d->items) {
                 const auto* name = key.as<std::string>();
                 if (!name) continue;
+                if ((name_bytes += prefix.size() + name->size()) > most_name_bytes)
+                    throw DataError("its tensors' names take too much memory", file.path().string(),
+                                    "Write the file again");
                 if (const auto* t = value.as<TensorView>())
                     tensors.push_back({prefix + *name, *t});
                 else
@@ -106,7 +109,10 @@ private:
             }
         }
 
+        static constexpr std::size_t most_name_bytes = std::size_t{1} << 28;
+
         MappedFile file;
+        std::size_t name_bytes = 0;
         Tensor unpacked;
         std::unique_ptr<ZipReader> zip;
         std::unique_ptr<TensorBuilder> builder;

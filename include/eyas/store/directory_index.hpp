@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
+#include <iterator>
 #include <map>
 #include <optional>
 #include <string>
@@ -25,6 +26,8 @@ struct ObjectName {
     std::int64_t generation = 0;
     std::string suffix;  // ".safetensors" or ".ckpt"
 
+    static constexpr std::int64_t most_generations = std::int64_t{1} << 62;
+
     std::string text() const {
         return encode_file_name(sample) + ".g" + std::to_string(generation) + suffix;
     }
@@ -40,7 +43,8 @@ struct ObjectName {
             const auto digits = stem.substr(dot + 2);
             const auto [end, error] =
                 std::from_chars(digits.data(), digits.data() + digits.size(), n.generation);
-            if (error != std::errc{} || end != digits.data() + digits.size() || n.generation < 1)
+            if (error != std::errc{} || end != digits.data() + digits.size() || n.generation < 1 ||
+                n.generation > most_generations)
                 return std::nullopt;
             try {
                 n.sample = decode_file_name(stem.substr(0, dot));
@@ -81,19 +85,28 @@ public:
             Counters now;  // older files have only the first
             if (::pread(fd_.get(), &now, sizeof now, 0) < 0)
                 throw_errno("cannot read", index_.dir_ / lock_name);
+            if (now.retired > static_cast<std::uint64_t>(ObjectName::most_generations))
+                throw DataError("its counters are impossible", (index_.dir_ / lock_name).string(),
+                                "Restore the file, or ingest into a new store");
             if (!index_.known_ || now.changes != index_.counters_.changes ||
                 index_.modified() != index_.modified_)
                 index_.list();
             index_.counters_ = now;
         }
-        /// Call after the directory changed.
-        void changed() {
+
+        /// Changes the directory by f(). The change is counted before it is made, so that others
+        /// look again even where this process ends half-way.
+        template <class F>
+        void change(const F& f) {
+            index_.known_ = false;
             ++index_.counters_.changes;
             if (::pwrite(fd_.get(), &index_.counters_, sizeof index_.counters_, 0) < 0)
                 throw_errno("cannot write", index_.dir_ / lock_name);
+            f();
             index_.modified_ = index_.modified();
+            index_.known_ = true;
         }
-        /// Call before an object's last file goes: its generation is never given again.
+        /// Before the change() that erases an object: its generation is never given again.
         void retire(std::int64_t generation) {
             auto& top = index_.counters_.retired;
             top = std::max(top, static_cast<std::uint64_t>(generation));
@@ -110,16 +123,15 @@ public:
     /// that is not here, one more than any that was ever erased here, since it may have been among
     /// those. So a ref never comes to mean other bytes.
     std::int64_t next(const std::string& sample) const {
-        const auto it = newest_.find(sample);
-        return 1 +
-               (it == newest_.end() ? static_cast<std::int64_t>(counters_.retired) : it->second);
+        const auto after = objects_.upper_bound({sample, ObjectName::most_generations});
+        const bool here = after != objects_.begin() && std::prev(after)->first.first == sample;
+        return 1 + (here ? std::prev(after)->first.second
+                         : static_cast<std::int64_t>(counters_.retired));
     }
     std::uint64_t listings() const { return listings_; }  // how often the directory was listed
     void add(const ObjectName& n, std::uint64_t bytes,
              std::chrono::system_clock::time_point published) {
         objects_[{n.sample, n.generation}] = {n.suffix, bytes, published};
-        auto& newest = newest_[n.sample];
-        newest = std::max(newest, n.generation);
     }
 
     static constexpr const char* lock_name = ".eyas-lock";
@@ -158,7 +170,23 @@ private:
         if (error)
             throw ResourceError("cannot list: " + error.message(), dir_.string(),
                                 "Check permissions and the file system");
+        drop_superseded();
         known_ = true;
+    }
+
+    /// Older generations, which a writer that was killed left behind, are no objects.
+    void drop_superseded() {
+        for (auto it = objects_.begin(); it != objects_.end();) {
+            const auto next = std::next(it);
+            if (next != objects_.end() && next->first.first == it->first.first) {
+                std::error_code ignored;  // the newer one makes it unreadable in any case
+                const ObjectName name{it->first.first, it->first.second, it->second.suffix};
+                std::filesystem::remove(dir_ / name.text(), ignored);
+                objects_.erase(it);
+            }
+            it = next;
+        }
+        modified_ = modified();
     }
 
     std::filesystem::path dir_;
@@ -167,7 +195,6 @@ private:
     std::uint64_t listings_ = 0;
     std::pair<std::int64_t, std::int64_t> modified_{};
     Objects objects_;
-    std::map<std::string, std::int64_t> newest_;
 };
 
 }  // namespace eyas::detail

@@ -37,7 +37,7 @@ public:
 
     DirectoryObjects(std::filesystem::path dir, Options options)
         : dir_(std::move(dir)), options_(options), index_(dir_) {
-        eyas::create_directories(dir_ / temporary_directory);
+        eyas::create_directories(dir_);
         sweep();
     }
 
@@ -53,6 +53,7 @@ public:
                          const Checksums& checksums) {
         ObjectName name{sample, 0,
                         options_.payload == PayloadFormat::Ckpt ? ".ckpt" : ".safetensors"};
+        eyas::create_directories(dir_ / temporary_directory);
         AtomicFile file(dir_ / name.text(), options_.durable, dir_ / temporary_directory);
         if (options_.payload == PayloadFormat::Ckpt) {
             write_torch_file(file, tensors);
@@ -67,15 +68,11 @@ public:
         const std::lock_guard guard(mutex_);
         DirectoryIndex::Lock lock(index_);
         name.generation = index_.next(sample);
-        file.commit_as(dir_ / name.text());
-        auto& all = index_.objects();
-        for (auto it = all.lower_bound({sample, 0}); it != all.end() && it->first.first == sample;
-             it = all.erase(it)) {
-            std::error_code ignored;  // it is no longer current, whether its file stays or not
-            std::filesystem::remove(path_of(it->first, it->second), ignored);
-        }
-        index_.add(name, bytes, std::chrono::system_clock::now());
-        lock.changed();
+        lock.change([&] {
+            file.commit_as(dir_ / name.text());
+            drop(sample);
+            index_.add(name, bytes, std::chrono::system_clock::now());
+        });
         return name.generation;
     }
 
@@ -107,9 +104,10 @@ public:
         const auto it = index_.objects().find({key.sample, key.generation});
         if (it == index_.objects().end()) return;
         lock.retire(key.generation);
-        remove_file(path_of(it->first, it->second));
-        index_.objects().erase(it);
-        lock.changed();
+        lock.change([&] {
+            remove_file(path_of(it->first, it->second));
+            index_.objects().erase(it);
+        });
     }
 
     std::vector<ObjectInfo> objects() {
@@ -150,6 +148,16 @@ private:
     std::filesystem::path path_of(const std::pair<std::string, std::int64_t>& key,
                                   const DirectoryIndex::Entry& entry) const {
         return dir_ / ObjectName{key.first, key.second, entry.suffix}.text();
+    }
+
+    /// Takes a sample's objects away; they are no longer current, whether their files stay or not.
+    void drop(const std::string& sample) {
+        auto& all = index_.objects();
+        for (auto it = all.lower_bound({sample, 0}); it != all.end() && it->first.first == sample;
+             it = all.erase(it)) {
+            std::error_code ignored;
+            std::filesystem::remove(path_of(it->first, it->second), ignored);
+        }
     }
 
     static void remove_file(const std::filesystem::path& path) {

@@ -2,72 +2,77 @@
 #include <cstdint>
 #include <map>
 #include <mutex>
-#include <set>
 #include <vector>
 
 #include "eyas/store/concept.hpp"
 
 namespace eyas::detail {
 
-/// Who holds which object in this process, and which removals are still to be done. Thread-safe.
+/// Who holds which object in this process, and which objects are dead though their removal may
+/// still have to be done. An object dies when its last lease goes, or while nobody holds it; nobody
+/// gets hold of a dead one. Thread-safe.
 class LeaseTable {
 public:
-    void hold(const ObjectKey& key) {
+    /// False where the object is dead.
+    bool hold(const ObjectKey& key) {
         const std::lock_guard lock(mutex_);
-        ++held_[key].leases;
+        auto& e = entries_[key];
+        if (e.dead) return false;
+        ++e.leases;
+        return true;
     }
 
-    /// Drops one lease; `free` asks for the object to be freed once nobody holds it. True when that
-    /// is now.
+    /// Drops one lease; `free` asks for the object's death once nobody holds it. True when that is
+    /// now.
     bool drop(const ObjectKey& key, bool free) {
         const std::lock_guard lock(mutex_);
-        const auto it = held_.find(key);
-        if (it == held_.end()) return false;
-        it->second.free = it->second.free || free;
-        if (--it->second.leases > 0) return false;
-        const bool now = it->second.free;
-        held_.erase(it);
-        return now;
+        const auto it = entries_.find(key);
+        if (it == entries_.end()) return false;
+        auto& e = it->second;
+        e.free = e.free || free;
+        if (--e.leases > 0) return false;
+        e.dead = e.free;
+        if (!e.dead) entries_.erase(it);
+        return e.dead;
     }
 
-    bool holds(const ObjectKey& key) const {
+    /// True where nobody held the object: it is dead from now on.
+    bool kill(const ObjectKey& key) {
         const std::lock_guard lock(mutex_);
-        return held_.contains(key);
+        auto& e = entries_[key];
+        if (e.leases > 0 || e.dead) return false;
+        return e.dead = true;
     }
+
+    /// The removal of a dead object was done.
+    void removed(const ObjectKey& key) {
+        const std::lock_guard lock(mutex_);
+        entries_.erase(key);
+    }
+
     std::uint64_t active() const {
         const std::lock_guard lock(mutex_);
         std::uint64_t n = 0;
-        for (const auto& [unused, h] : held_) n += h.leases;
+        for (const auto& [unused, e] : entries_) n += e.leases;
         return n;
     }
-
-    /// An object that is dead from now on, though its removal may have to be tried again.
-    void doom(const ObjectKey& key) {
+    /// Whose removal is still to be done.
+    std::vector<ObjectKey> dead() const {
         const std::lock_guard lock(mutex_);
-        doomed_.insert(key);
-    }
-    void removed(const ObjectKey& key) {
-        const std::lock_guard lock(mutex_);
-        doomed_.erase(key);
-    }
-    bool is_doomed(const ObjectKey& key) const {
-        const std::lock_guard lock(mutex_);
-        return doomed_.contains(key);
-    }
-    std::vector<ObjectKey> doomed() const {
-        const std::lock_guard lock(mutex_);
-        return {doomed_.begin(), doomed_.end()};
+        std::vector<ObjectKey> all;
+        for (const auto& [key, e] : entries_)
+            if (e.dead) all.push_back(key);
+        return all;
     }
 
 private:
-    struct Held {
+    struct Entry {
         std::uint64_t leases = 0;
-        bool free = false;
+        bool free = false, dead = false;
     };
 
     mutable std::mutex mutex_;
-    std::map<ObjectKey, Held> held_;
-    std::set<ObjectKey> doomed_;
+    std::map<ObjectKey, Entry> entries_;
 };
 
 }  // namespace eyas::detail

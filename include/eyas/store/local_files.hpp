@@ -32,7 +32,7 @@ public:
     }
     StoredObject open(const ObjectKey& key, bool verify) {
         if (key.generation > 0) {
-            if (!key.location.empty() && key.location != uri(key))
+            if (!key.location.empty() && !names(key.location, key))
                 throw ContractError("the ref is of another store: " + key.location,
                                     "sample '" + key.sample + "', store " + root_.string(),
                                     "Open the store that the manifest names");
@@ -48,7 +48,7 @@ public:
     }
     Usage usage() { return has_objects() ? put_objects().usage() : Usage{}; }
     std::string uri(const ObjectKey& key) const {
-        return "file://" + (object_directory() / encode_file_name(key.sample)).string();
+        return std::string(prefix) + (object_directory() / encode_file_name(key.sample)).string();
     }
     std::optional<std::string> credential_record() {
         return has_objects() ? put_objects().credential_record() : std::nullopt;
@@ -58,6 +58,8 @@ public:
     }
 
 private:
+    static constexpr std::string_view prefix = "file://";
+
     std::filesystem::path object_directory() const { return root_ / put_directory; }
     bool has_objects() {
         const std::lock_guard lock(mutex_);
@@ -73,9 +75,17 @@ private:
         return *objects_;
     }
 
+    /// Whether a ref's URI is that of an object here, by whatever way to this directory.
+    bool names(const std::string& location, const ObjectKey& key) const {
+        const auto place = [](std::string_view uri) {
+            return std::filesystem::weakly_canonical(
+                uri.substr(std::min(uri.size(), prefix.size())));
+        };
+        return location.starts_with(prefix) && place(location) == place(uri(key));
+    }
+
     /// The file of a file:// URI, which must lie under the root (or be it).
     std::filesystem::path checked_path(const ObjectKey& key) const {
-        constexpr std::string_view prefix = "file://";
         const auto where = "sample '" + key.sample + "'";
         if (!key.location.starts_with(prefix))
             throw ContractError("the ref is of another store: " + key.location, where,

@@ -125,18 +125,22 @@ public:
         // only found (generation 0) have nothing but their place.
         const ObjectKey key =
             located.generation > 0 ? ObjectKey{located.sample, located.generation} : located;
-        core_->leases.hold(key);  // first, so that nobody frees it meanwhile
         try {
-            core_->refuse_doomed(key);
+            core_->hold(key);  // before it is opened, so that nobody frees it meanwhile
+        } catch (const StaleReferenceError&) {
+            core_->count.stale_refused += 1;
+            throw;
+        }
+        try {
             return Lease(core_, key,
                          detail::features_of(
                              ref, core_->backend.open(located, core_->policy.verify_checksums)));
         } catch (const StaleReferenceError&) {
-            core_->let_go(key);
+            core_->let_go(key, false);
             core_->count.stale_refused += 1;
             throw;
         } catch (...) {
-            core_->let_go(key);
+            core_->let_go(key, false);
             throw;
         }
     }
@@ -214,7 +218,7 @@ public:
         core_->authenticate();
         std::size_t freed = 0;
         for (const auto& o : core_->backend.objects()) {
-            if (o.age_seconds <= static_cast<double>(max_age.count()) || core_->leases.holds(o.key))
+            if (o.age_seconds <= static_cast<double>(max_age.count()) || !core_->leases.kill(o.key))
                 continue;
             core_->remove(o.key);
             ++freed;
@@ -228,8 +232,8 @@ public:
     void drain(std::chrono::milliseconds limit = std::chrono::seconds(10)) {
         const auto deadline = std::chrono::steady_clock::now() + limit;
         for (;;) {
-            for (const auto& key : core_->leases.doomed()) core_->remove(key);
-            const auto left = core_->leases.doomed();
+            for (const auto& key : core_->leases.dead()) core_->remove(key);
+            const auto left = core_->leases.dead();
             if (left.empty()) return;
             if (std::chrono::steady_clock::now() >= deadline)
                 throw ResourceError(std::to_string(left.size()) +
@@ -249,7 +253,7 @@ public:
             h.oldest_age_seconds = std::max(h.oldest_age_seconds, o.age_seconds);
         }
         h.active_leases = core_->leases.active();
-        h.pending_removals = core_->leases.doomed().size();
+        h.pending_removals = core_->leases.dead().size();
         return h;
     }
 

@@ -48,30 +48,30 @@ struct StoreCore {
         proven = record;
     }
 
-    void refuse_doomed(const ObjectKey& key) const {
-        if (leases.is_doomed(key))
+    /// Takes a hold of an object; StaleReferenceError where it is dead.
+    void hold(const ObjectKey& key) {
+        if (!leases.hold(key))
             throw StaleReferenceError(
                 "generation " + std::to_string(key.generation) + " was consumed",
                 "sample '" + key.sample + "'", "Ingest the sample again");
     }
 
+    /// Ends a hold; the last one frees where somebody asked for that.
+    void let_go(const ObjectKey& key, bool free) noexcept {
+        if (leases.drop(key, free)) remove(key);
+    }
+
     void give_back(const ObjectKey& key, bool consumed) noexcept {
         (consumed ? count.releases : count.aborts) += 1;
-        if (leases.drop(key, consumed && !policy.retain_on_release)) remove(key);
+        let_go(key, consumed && !policy.retain_on_release);
     }
 
-    /// Ends a hold that became no lease.
-    void let_go(const ObjectKey& key) noexcept {
-        if (leases.drop(key, false)) remove(key);
-    }
-
-    /// Removes now, or leaves it pending; dead in either case.
+    /// Removes a dead object now, or leaves it pending.
     void remove(const ObjectKey& key) noexcept {
-        leases.doom(key);
         try {
             backend.erase(key);
             leases.removed(key);
-        } catch (...) {  // stays doomed: drain() tries again and is loud
+        } catch (...) {  // stays dead: drain() tries again and is loud
         }
     }
 
