@@ -34,9 +34,10 @@ public:
     }
 
 private:
+    /// Serves as long as it lives: `sessions` holds the server, whose type is the transport's.
     struct Listening {
         std::string address;
-        std::function<std::size_t()> sessions;  // owns the server
+        std::function<std::size_t()> sessions;
     };
 
     OrderedJson run() override {

@@ -29,6 +29,20 @@ std::vector<std::string> ingest_into(const TinyJob& job, const std::string& stor
     return {"ingest", "--features", job.path("features"),     "--store",
             store,    "--manifest", job.path("manifest.json")};
 }
+
+/// A job of 480 steps, trained colocated, and its samples in a pool on a directory.
+struct LongJob {
+    TinyJob job = {};
+    std::string address = "eyas+unix://" + job.path("socket");
+    std::unique_ptr<Pool> pool = {};
+
+    LongJob() {
+        job.capture();
+        job.run(job.train("colocated", job.colocated(), {"--epochs", "40"}));
+        pool = std::make_unique<Pool>(job, job.store(), address);
+        job.run(ingest_into(job, address), 0, token);
+    }
+};
 }  // namespace
 
 TEST_CASE("training from a pool, whatever its store and its transport, ends with the same bits") {
@@ -78,12 +92,8 @@ TEST_CASE("a pool refuses who does not know its token, and strangers where it ha
 }
 
 TEST_CASE("a pool that is killed and started again on its directory loses nothing") {
-    const TinyJob job;
-    job.capture();
-    job.run(job.train("colocated", job.colocated(), {"--epochs", "40"}));
-    const auto address = "eyas+unix://" + job.path("socket");
-    auto pool = std::make_unique<Pool>(job, job.store(), address);
-    job.run(ingest_into(job, address), 0, token);
+    LongJob long_job;
+    auto& [job, address, pool] = long_job;
     const auto trainer = job.start(
         job.train("run",
                   {"--store", address + "?timeout=30", "--manifest", job.path("manifest.json")},
@@ -102,12 +112,8 @@ TEST_CASE("a pool that is killed and started again on its directory loses nothin
 }
 
 TEST_CASE("a trainer whose pool is gone ends with an error and resumes when it is back") {
-    const TinyJob job;
-    job.capture();
-    job.run(job.train("colocated", job.colocated(), {"--epochs", "40"}));
-    const auto address = "eyas+unix://" + job.path("socket");
-    auto pool = std::make_unique<Pool>(job, job.store(), address);
-    job.run(ingest_into(job, address), 0, token);
+    LongJob long_job;
+    auto& [job, address, pool] = long_job;
     const auto words =
         job.train("run", {"--store", address, "--manifest", job.path("manifest.json")},
                   {"--epochs", "40", "--log-interval", "5", "--save-interval", "10"});

@@ -3,11 +3,10 @@
 
 #include "conformance.hpp"
 #include "eyas/store/memory.hpp"
-#include "eyas/store/pool_service.hpp"
-#include "eyas/store/remote_pool.hpp"
 #include "eyas/store/shared_directory.hpp"
 #include "eyas/transport/ucx.hpp"
 #include "scratch.hpp"
+#include "served_pool.hpp"
 
 using namespace eyas;
 using conformance::prototype;
@@ -19,17 +18,8 @@ using Pool = RemotePool<Fabric>;
 // runs in a child, and every test case's first act is to make one.
 namespace {
 template <class B>
-struct Served {
-    Store<B> store;
-    PoolService<Store<B>> service{store};
-    Fabric fabric;
-    std::unique_ptr<Fabric::Server<PoolService<Store<B>>>> server;
-
-    explicit Served(typename B::Options options, const std::string& token = {})
-        : store(std::move(options), {.auth_token = token}),
-          server(fabric.serve(parse_address("eyas+ucx://127.0.0.1:0"), service,
-                              {.auth_token = token})) {}
-};
+using Served = test::Served<Fabric, B>;
+constexpr const char* anywhere = "eyas+ucx://127.0.0.1:0";
 
 void wait_for_file(const std::filesystem::path& path) {
     for (int i = 0; i < 3000 && !std::filesystem::exists(path); ++i) ::usleep(10'000);
@@ -80,7 +70,7 @@ int with_pool(const P& pool, const T& test) {
 }
 
 int serve_memory(const std::filesystem::path& said, const std::filesystem::path&) {
-    static Served<Memory> pool(Memory::Options{});
+    static Served<Memory> pool({}, anywhere);
     write_text_file(said, pool.server->address().text());
     return 0;
 }
@@ -92,7 +82,8 @@ TEST_CASE("a pool over UCX in one process is a store") {
         std::vector<std::unique_ptr<Served<SharedDirectory>>> all;
         conformance::check_store<Pool>([&] {
             all.push_back(std::make_unique<Served<SharedDirectory>>(
-                SharedDirectory::Options{.root = dir.fresh(), .files = {.durable = false}}));
+                SharedDirectory::Options{.root = dir.fresh(), .files = {.durable = false}},
+                anywhere));
             return Pool::Options{.address = all.back()->server->address()};
         });
         return 0;
@@ -135,7 +126,7 @@ TEST_CASE("a pool over UCX in another process gives every byte, small and large"
 TEST_CASE("a token is asked for over UCX too") {
     REQUIRE(with_pool(
                 [](const auto& said, const auto&) {
-                    static Served<Memory> pool(Memory::Options{}, "right");
+                    static Served<Memory> pool({}, anywhere, {.auth_token = "right"});
                     write_text_file(said, pool.server->address().text());
                 },
                 [](const Address& at, pid_t, const auto&) {

@@ -32,6 +32,9 @@ struct Echo {
         if (head == "data") throw DataError("d", "w", "r");
         if (head == "resource") throw ResourceError("x", "w", "r");
         if (head == "memory") throw std::bad_alloc();
+        if (head == "owner") throw OwnerLostError("o", "w", "r");
+        if (head == "token") throw AuthenticationError("t", "w", "r");
+        if (head == "transport") throw TransportError("t", "w", "r");
         if (head == "slow") std::this_thread::sleep_for(milliseconds(1500));
         if (head == "nothing") return;
         std::vector<std::vector<std::byte>> got;
@@ -128,6 +131,9 @@ TEST_CASE("errors cross the wire with their type and words, and the link goes on
     REQUIRE_THROWS_AS(say("memory"), ResourceError);
     REQUIRE_THROWS_WITH(say("nothing"), Catch::Contains("did not answer"));
     REQUIRE_THROWS_WITH(say("data"), Catch::Contains("w: d. r"));
+    REQUIRE_THROWS_AS(say("owner"), OwnerLostError);
+    REQUIRE_THROWS_AS(say("token"), AuthenticationError);
+    REQUIRE_THROWS_AS(say("transport"), TransportError);
     REQUIRE(p.client->connections() == 1);
     require_alive(p);
 }

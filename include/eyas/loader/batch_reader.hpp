@@ -9,37 +9,22 @@
 #include <utility>
 #include <vector>
 
+#include "eyas/core/error_types.hpp"
 #include "eyas/loader/collate.hpp"
 #include "eyas/loader/source.hpp"
 #include "eyas/sample/feature_layout.hpp"
 
 namespace eyas::detail {
 
-template <class E>
-[[noreturn]] void throw_for_sample(const E& e, const std::string& id) {
-    throw E(e.what(), "sample '" + id + "'",
-            "Earlier batches are unaffected; correct the sample or leave it out of the manifest");
-}
-
 /// Rethrows the exception in flight with the sample's id in front, keeping its type. What is not an
 /// eyas::Error passes unchanged.
 [[noreturn]] inline void rethrow_for_sample(const std::string& id) {
     try {
         throw;
-    } catch (const StaleReferenceError& e) {
-        throw_for_sample(e, id);
-    } catch (const AuthenticationError& e) {
-        throw_for_sample(e, id);
-    } catch (const ContractError& e) {
-        throw_for_sample(e, id);
-    } catch (const DataError& e) {
-        throw_for_sample(e, id);
-    } catch (const OwnerLostError& e) {
-        throw_for_sample(e, id);
-    } catch (const TransportError& e) {
-        throw_for_sample(e, id);
-    } catch (const ResourceError& e) {
-        throw_for_sample(e, id);
+    } catch (const Error& e) {
+        std::rethrow_exception(make_error(
+            error_type_of(e), e.what(), "sample '" + id + "'",
+            "Earlier batches are unaffected; correct the sample or leave it out of the manifest"));
     }
 }
 

@@ -43,7 +43,7 @@ public:
           core_(std::make_shared<Core>(transport_.client(options.address, options.client))) {
         if (!options.client.auth_token.empty())
             record_ = detail::make_credential_record(options.client.auth_token);
-        close_finished();
+        call_after_closing(nullptr);  // connects
     }
 
     std::int64_t publish(const std::string& sample, std::span<const NamedTensor> tensors,
@@ -69,7 +69,6 @@ public:
     }
 
     StoredObject open(const ObjectKey& key, bool) {
-        close_finished();
         auto handle = std::make_shared<Handle>(core_, key);
         const auto o = open_remote(*handle);
         StoredObject object;
@@ -102,10 +101,10 @@ public:
     }
 
     void erase(const ObjectKey& key) {
-        close_finished();
         auto w = request(detail::Operation::Erase);
         detail::write_key(w, key);
-        core_->client->call({.head = w.bytes()});
+        const Call call{.head = w.bytes()};
+        call_after_closing(&call);
     }
 
     std::vector<ObjectInfo> objects() {
@@ -207,12 +206,12 @@ private:
         detail::write_key(w, h.key);
         detail::OpenedRecord o;
         detail::Fd file;
-        core_->client->call(
-            {.head = w.bytes(), .answer = [&](InMessage& m, auto head, const auto&) {
-                 auto r = reader(head);
-                 o = detail::OpenedRecord::read(r);
-                 file = std::move(m.descriptor);
-             }});
+        const Call call{.head = w.bytes(), .answer = [&](InMessage& m, auto head, const auto&) {
+                            auto r = reader(head);
+                            o = detail::OpenedRecord::read(r);
+                            file = std::move(m.descriptor);
+                        }};
+        call_after_closing(&call);
         std::vector<std::uint64_t> sizes;
         for (const auto& t : o.tensors) sizes.push_back(t.bytes());
         if (!h.sizes.empty() && sizes != h.sizes)
@@ -266,22 +265,25 @@ private:
         take(read.into);
     }
 
-    /// Also what connects at first: a pool that is reached and proven costs one round trip.
-    void close_finished() {
+    /// Tells which leases ended, and makes a call if one is given, in one round trip.
+    void call_after_closing(const Call* next) {
         std::vector<std::uint64_t> ids;
         {
             const std::lock_guard lock(core_->mutex);
-            if (core_->client->boot() && core_->finished.empty()) return;
             ids.swap(core_->finished);
+            if (ids.size() > detail::most_closed) {
+                core_->finished.assign(ids.begin() + detail::most_closed, ids.end());
+                ids.resize(detail::most_closed);
+            }
         }
-        do {
-            const auto n = std::min(ids.size(), detail::most_closed);
-            auto w = request(detail::Operation::Close);
-            w.put(static_cast<std::uint32_t>(n));
-            for (std::size_t i = 0; i < n; ++i) w.put(ids[ids.size() - 1 - i]);
-            ids.resize(ids.size() - n);
-            core_->client->call({.head = w.bytes()});
-        } while (!ids.empty());
+        auto w = request(detail::Operation::Close);
+        w.put(static_cast<std::uint32_t>(ids.size()));
+        for (const auto id : ids) w.put(id);
+        std::vector<Call> calls;
+        if (!ids.empty() || !next) calls.push_back({.head = w.bytes()});
+        if (next) calls.push_back(*next);
+        if (const auto error = core_->client->call_each(calls).back())
+            std::rethrow_exception(error);
     }
 
     T transport_;

@@ -71,7 +71,7 @@ private:
         bool lost_link = false;
         try {
             const auto held = this->take(limit);
-            auto& known = *held->operator->();
+            auto& known = held->link();
             for (; answered < left.size(); ++answered) {
                 for (; sent < left.size() && sent - answered < most_in_flight; ++sent)
                     send(known, calls[left[sent]], limit);
@@ -105,23 +105,18 @@ private:
     // The error of this call alone, if it had one; throws where the link is of no use any more.
     static std::exception_ptr take_answer(Known& k, const Call& c, const Limit& limit) {
         auto m = k.link->receive(limit);
-        const auto number = k.answered++;
-        if (Envelope::is_error(m.head)) {
+        const auto [body, error] = Envelope::open_reply(m.head, k.answered++, k.link->peer());
+        if (error) {
             if (!m.parts.empty()) refuse_parts(k);
-            try {
-                Envelope::open_reply(m.head, number, k.link->peer());
-            } catch (const Error&) {
-                return std::current_exception();
-            }
+            return error;
         }
-        const auto head = Envelope::open_reply(m.head, number, k.link->peer());
         bool taken = m.parts.empty();
         const Call::Take take = [&](std::span<const std::span<std::byte>> into) {
             k.link->receive_parts(into, limit);
             taken = true;
         };
         try {
-            if (c.answer) c.answer(m, head, take);
+            if (c.answer) c.answer(m, body, take);
         } catch (...) {
             if (!taken) throw;  // the bytes are still in the link
             return std::current_exception();

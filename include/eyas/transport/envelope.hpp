@@ -4,6 +4,7 @@
 #include <span>
 #include <string>
 
+#include "eyas/core/error_types.hpp"
 #include "eyas/transport/handshake.hpp"
 
 namespace eyas::detail {
@@ -12,7 +13,7 @@ namespace eyas::detail {
 /// Reply head: the same number, a status byte (0: good, else the type of an error whose text
 /// follows), what the service wrote.
 struct Envelope {
-    static constexpr std::size_t request_bytes = 24;
+    static constexpr std::size_t request_bytes = 24, reply_bytes = 9;
 
     static WireWriter request(const Acquainted& a, std::uint64_t number,
                               std::span<const std::byte> body) {
@@ -44,66 +45,33 @@ struct Envelope {
         return w;
     }
 
-    /// An error as a reply; the exception in flight.
-    static WireWriter reply_current_error(std::uint64_t number) {
+    /// An error as a reply.
+    static WireWriter reply(std::uint64_t number, const std::exception& e) {
         WireWriter w;
-        const auto say = [&](std::uint8_t type, const char* text) {
-            w.put(number).put(type).text(std::string_view(text).substr(0, 4000));
-        };
-        try {
-            throw;
-        } catch (const StaleReferenceError& e) {
-            say(1, e.what());
-        } catch (const AuthenticationError& e) {
-            say(2, e.what());
-        } catch (const ContractError& e) {
-            say(3, e.what());
-        } catch (const DataError& e) {
-            say(4, e.what());
-        } catch (const OwnerLostError& e) {
-            say(5, e.what());
-        } catch (const TransportError& e) {
-            say(6, e.what());
-        } catch (const std::exception& e) {  // ResourceError, no memory
-            say(7, e.what());
-        }
+        w.put(number).put(static_cast<std::uint8_t>(1 + error_type_of(e)));
+        w.text(std::string_view(e.what()).substr(0, 4000));
         return w;
     }
 
-    /// Whether a reply is an error, where it is long enough to say so.
-    static bool is_error(std::span<const std::byte> head) {
-        return head.size() > 8 && head[8] != std::byte{0};
-    }
-
-    /// The service's part of a good reply; throws the error of a bad one, as its type.
-    static std::span<const std::byte> open_reply(std::span<const std::byte> head,
-                                                 std::uint64_t number, const std::string& peer) {
+    /// What a reply holds: the service's part, or the error that it answered, as its type.
+    struct Answer {
+        std::span<const std::byte> body = {};
+        std::exception_ptr error = {};
+    };
+    /// Throws TransportError for another number than the request's, DataError for a malformed one.
+    static Answer open_reply(std::span<const std::byte> head, std::uint64_t number,
+                             const std::string& peer) {
         WireReader r(head, peer);
         const auto got = r.get<std::uint64_t>();
         if (got != number)
             throw TransportError("an answer to request " + std::to_string(got) + " instead of " +
                                      std::to_string(number),
                                  peer, "Run the same version of eyas on both sides");
-        const auto type = r.get<std::uint8_t>();
-        if (type == 0) return head.subspan(9);
+        const auto status = r.get<std::uint8_t>();
+        if (status == 0) return {.body = head.subspan(reply_bytes)};
         const auto text = r.text();
-        const std::string remedy = "It was said by the peer";
-        switch (type) {
-            case 1:
-                throw StaleReferenceError(text, peer, remedy);
-            case 2:
-                throw AuthenticationError(text, peer, remedy);
-            case 3:
-                throw ContractError(text, peer, remedy);
-            case 4:
-                throw DataError(text, peer, remedy);
-            case 5:
-                throw OwnerLostError(text, peer, remedy);
-            case 7:
-                throw ResourceError(text, peer, remedy);
-            default:
-                throw TransportError(text, peer, remedy);
-        }
+        r.end();
+        return {.error = make_error(status - std::size_t{1}, text, peer, "The peer said so")};
     }
 };
 

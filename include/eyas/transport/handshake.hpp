@@ -60,10 +60,7 @@ public:
         link.send({h.transcript_.bytes()}, limit);
         const auto challenge = link.receive(limit).head;
         WireReader r(challenge, link.peer());
-        require_version(r);
-        Acquainted a{.client = client};
-        read_id(r, a.boot);
-        r.raw(16);  // the server's nonce
+        Acquainted a{.client = client, .boot = read_greeting(r)};
         const bool wanted = r.get<std::uint8_t>() != 0;
         r.end();
         if (wanted != !token.empty())
@@ -80,8 +77,7 @@ public:
         if (!accepted || (wanted && !same_secret(proof, h.proof("server"))))
             throw AuthenticationError("the token is not the peer's", link.peer(),
                                       "Give both sides the same token");
-        h.finish(a, wanted);
-        return a;
+        return h.finish(a, wanted);
     }
 
     /// Throws AuthenticationError, after telling the client, when it does not know the token.
@@ -91,10 +87,7 @@ public:
         Handshake h(token);
         const auto hello = link.receive(limit).head;
         WireReader r(hello, link.peer());
-        require_version(r);
-        Acquainted a{.boot = boot};
-        read_id(r, a.client);
-        r.raw(16);  // the client's nonce
+        const Acquainted met{.client = read_greeting(r), .boot = boot};
         r.end();
         h.transcript_.raw(hello);
         WireWriter challenge;
@@ -110,32 +103,33 @@ public:
         if (!good)
             throw AuthenticationError("the peer does not know the token", link.peer(),
                                       "Give both sides the same token");
-        h.finish(a, !token.empty());
-        return a;
+        return h.finish(met, !token.empty());
     }
 
 private:
     explicit Handshake(const std::string& token)
         : token_(std::as_bytes(std::span(token.data(), token.size()))) {}
 
-    static void require_version(WireReader& r) {
+    // Version, id and nonce, as both sides begin; the id.
+    static Id128 read_greeting(WireReader& r) {
         if (const auto v = r.get<std::uint32_t>(); v != version)
             throw TransportError("speaks version " + std::to_string(v) + " of the protocol, not " +
                                      std::to_string(version),
                                  r.where(), "Run the same version of eyas on both sides");
-    }
-    static void read_id(WireReader& r, Id128& id) {
-        const auto b = r.raw(id.size());
-        std::copy(b.begin(), b.end(), id.begin());
+        Id128 id;
+        std::ranges::copy(r.raw(id.size()), id.begin());
+        r.raw(id.size());  // the nonce; it is in the transcript
+        return id;
     }
     Mac proof(std::string_view role) const {
         WireWriter w;
         w.text(role).raw(transcript_.bytes());
         return hmac_sha256(token_, w.bytes());
     }
-    void finish(Acquainted& a, bool keyed) const {
+    Acquainted finish(Acquainted a, bool keyed) const {
         a.keyed = keyed;
         if (keyed) a.key = proof("link");
+        return a;
     }
 
     std::span<const std::byte> token_;

@@ -54,7 +54,7 @@ public:
         Held(const Held&) = delete;
         Held& operator=(const Held&) = delete;
         ~Held() { pool_.take_back(keep_ ? &link_ : nullptr); }
-        Known* operator->() { return &link_; }
+        Known& link() { return link_; }
         void keep() { keep_ = true; }
 
     private:

@@ -174,9 +174,9 @@ private:
             if (!request.replied)
                 throw ContractError("the service did not answer", link.peer(), "Mend the service");
             return true;
-        } catch (...) {
+        } catch (const std::exception& e) {
             if (request.replied) throw;
-            const auto error = Envelope::reply_current_error(number);
+            const auto error = Envelope::reply(number, e);
             link.send({error.bytes()}, Limit::within(options_.timeout, &stopping_));
             return request.taken && !request.body.empty();
         }
