@@ -31,9 +31,9 @@ public:
         auto& e = it->second;
         e.free = e.free || free;
         if (--e.leases > 0) return false;
-        e.dead = e.free;
-        if (!e.dead) entries_.erase(it);
-        return e.dead;
+        if (e.free) return e.dead = true;
+        entries_.erase(it);
+        return false;
     }
 
     /// True where nobody held the object: it is dead from now on.
