@@ -83,7 +83,8 @@ bool echoes(Sockets::Client& client, const std::vector<std::byte>& head,
 
 void require_echo(Sockets::Client& client, const std::vector<std::byte>& head,
                   const std::vector<std::vector<std::byte>>& parts) {
-    REQUIRE(echoes(client, head, parts));
+    const bool good = echoes(client, head, parts);  // may throw, which is the caller's to look at
+    REQUIRE(good);
 }
 
 void require_alive(Pair& p) { require_echo(*p.client, pattern(5, 1), {pattern(9, 2)}); }
