@@ -2,6 +2,7 @@
 #include <atomic>
 #include <chrono>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <set>
 #include <string>
@@ -108,7 +109,19 @@ public:
         if (consume_once) consumed.insert(lease.id());
     }
 
+    /// As a store with a transport has it.
+    std::shared_ptr<int> register_region(std::span<std::byte> memory) {
+        regions.push_back(memory);
+        ++registered;
+        return {new int(0), [this](int* p) {
+                    --registered;
+                    delete p;
+                }};
+    }
+
     bool consume_once = false;
+    std::vector<std::span<std::byte>> regions;
+    std::atomic<int> registered = 0;
     std::string fail_read, fail_put;
     std::chrono::milliseconds delay{0};
     std::atomic<int> leased = 0, aborted = 0, reads = 0;

@@ -27,11 +27,13 @@ LoaderOptions in_order(std::int64_t prefetch) {
 }  // namespace
 
 TEST_CASE("a sample that cannot be read throws in its turn, with its id, until seek") {
-    for (const std::int64_t prefetch : {0, 1, 4}) {
+    for (const auto& [prefetch, threads] : {std::pair{0, 1}, {1, 1}, {4, 1}, {4, 3}}) {
         FakeStore store;
         const auto m = fill(store, 5);
         store.fail_read = "s:2";
-        Loader loader(store, m, in_order(prefetch));
+        auto o = in_order(prefetch);
+        o.threads = threads;
+        Loader loader(store, m, o);
         CHECK(loader.next()->sample_ids[0] == "s:0");
         CHECK(loader.next()->sample_ids[0] == "s:1");
         for (int again = 0; again < 2; ++again)

@@ -39,11 +39,15 @@ LoaderOptions options(std::int64_t batch, std::int64_t prefetch = 2, std::int64_
 
 static_assert(SampleSource<FakeStore>);
 
-TEST_CASE("a run visits the sampler's order, whatever the prefetch") {
+TEST_CASE("a run visits the sampler's order, whatever the prefetch and the threads") {
     FakeStore store;
     const auto m = fill(store, 7);
-    for (const std::int64_t prefetch : {0, 1, 2, 8}) {
-        Loader loader(store, m, options(2, prefetch, 3));
+    for (const auto& [prefetch, threads] :
+         {std::pair{0, 1}, {1, 1}, {2, 1}, {8, 1}, {1, 2}, {8, 4}}) {
+        auto o = options(2, prefetch, 3);
+        o.threads = threads;
+        store.delay = std::chrono::milliseconds(threads > 1 ? 1 : 0);
+        Loader loader(store, m, o);
         CHECK(loader.batches_per_epoch() == 3);
         std::vector<std::vector<std::string>> want;
         for (int epoch = 0; epoch < 3; ++epoch) {
@@ -118,6 +122,57 @@ TEST_CASE("arenas are reused: no allocation of batch memory once warm") {
         if (i >= 12) late += fresh;  // every arena has seen the longest batch by then
     }
     CHECK(late == 0);
+}
+
+TEST_CASE("all batches lie in one ring of the configured size, which is registered once") {
+    FakeStore store;
+    const auto m = fill(store, 6);
+    auto o = options(2, 2);
+    SECTION("as large as the largest batch needs") {}
+    SECTION("as it was given") { o.ring_bytes = 3 * 8192; }
+    SECTION("too small for the largest batch") {
+        o.ring_bytes = 3 * 4096 - 1;
+        CHECK_THROWS_AS(Loader(store, m, o), ContractError);
+        CHECK_THROWS_WITH(Loader(store, m, o), Catch::Matchers::Contains("ring_bytes") &&
+                                                   Catch::Matchers::Contains("at least 12288"));
+        CHECK(store.regions.empty());
+        return;
+    }
+    {
+        Loader loader(store, m, o);
+        REQUIRE(store.regions.size() == 1);
+        const auto ring = store.regions[0];
+        CHECK(ring.size() == static_cast<std::size_t>(o.ring_bytes ? o.ring_bytes : 3 * 4096));
+        while (const auto* b = loader.next())
+            for (const auto* t :
+                 {&b->input_ids, &b->attention_mask, &b->loss_mask, &b->hidden_state, &b->target}) {
+                CHECK(t->data >= ring.data());
+                CHECK(t->data + t->size_bytes() <= ring.data() + ring.size());
+            }
+        CHECK(store.registered == 1);
+    }
+    CHECK(store.registered == 0);
+}
+
+TEST_CASE("refs that do not tell their size make batches that fit a given ring, or an error") {
+    FakeStore store;
+    auto m = fill(store, 6);
+    for (auto& r : m.refs) r.feature_specs.clear();
+    auto o = options(6, 1);
+    Loader grows(store, m, o);
+    CHECK(grows.next() != nullptr);
+    CHECK(store.regions.empty());
+    o.ring_bytes = 2 * 4096;
+    o.batch_size = 2;
+    Loader fits(store, m, o);
+    CHECK(fits.next() != nullptr);
+    o.batch_size = 6;
+    FakeStore wide;
+    auto large = fill(wide, 6, 100);
+    for (auto& r : large.refs) r.feature_specs.clear();
+    Loader exceeds(wide, large, o);
+    CHECK_THROWS_AS(exceeds.next(), ResourceError);
+    CHECK(wide.leased == 0);
 }
 
 TEST_CASE("samples longer than max_len are cut and the batch is as collate() makes it") {

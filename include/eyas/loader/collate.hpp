@@ -1,9 +1,11 @@
 #pragma once
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <cstring>
 #include <span>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "eyas/core/tensor.hpp"
@@ -12,31 +14,45 @@
 
 namespace eyas {
 
-/// The memory of one batch. Grows to the largest batch laid out so far and is then reused: no
-/// allocation once warm. Samples are written straight into their place; finish_sample() applies the
-/// reference's rules (SpecForge algorithms/eagle3/data.py, data/utils.py). One thread at a time;
-/// views into it are valid until the next lay_out().
+/// The memory of one batch: a piece that it is given, or its own, which grows to the largest batch
+/// laid out so far and is then reused. Samples are written straight into their place;
+/// finish_sample() applies the reference's rules (SpecForge algorithms/eagle3/data.py,
+/// data/utils.py). One thread at a time; views into it are valid until the next lay_out().
 class BatchArena {
 public:
+    BatchArena() = default;
+    /// Uses this memory only, which must outlive the arena.
+    explicit BatchArena(std::span<std::byte> memory) : given_(memory) {}
+
+    /// What a batch needs.
+    static std::uint64_t bytes_for(std::int64_t samples, std::int64_t tokens, std::int64_t width,
+                                   DType dtype) {
+        std::uint64_t n = 0;
+        for (const auto& v : shapes(samples, tokens, width, dtype)) n += rounded(v.size_bytes());
+        return n;
+    }
+
     /// A batch of `samples` (B), the longest `tokens` (T) rows after the cut. Contents are
-    /// undefined until every sample was written and finished.
+    /// undefined until every sample was written and finished. Throws ResourceError where it does
+    /// not fit the memory that was given.
     void lay_out(std::int64_t samples, std::int64_t tokens, std::int64_t width, DType dtype) {
-        batch_.input_ids = fit(input_ids_, DType::I64, {samples, tokens});
-        batch_.attention_mask = fit(attention_mask_, DType::I64, {samples, tokens});
-        batch_.loss_mask = fit(loss_mask_, DType::I64, {samples, tokens});
-        batch_.hidden_state = fit(hidden_state_, dtype, {samples, tokens, 3 * width});
-        batch_.target = fit(target_, dtype, {samples, tokens, width});
+        auto views = shapes(samples, tokens, width, dtype);
+        std::byte* at = memory(bytes_for(samples, tokens, width, dtype));
+        for (auto& v : views) {
+            v.data = at;
+            at += rounded(v.size_bytes());
+        }
+        std::tie(batch_.input_ids, batch_.attention_mask, batch_.loss_mask, batch_.hidden_state,
+                 batch_.target) = std::tie(views[0], views[1], views[2], views[3], views[4]);
         batch_.sample_ids.resize(static_cast<std::size_t>(samples));
     }
 
     /// Where the first `rows` rows of a feature (named as in the file) of sample b belong; shape as
     /// in the file, [rows] or [1, rows, width]. ContractError for an unknown name.
     MutableTensorView place(std::string_view name, std::int64_t b, std::int64_t rows) {
-        auto& memory = memory_of(name);
         const auto& whole = view_of(name);
-        const auto row_bytes = stride(whole);
-        std::byte* start =
-            memory.mutable_view().data + static_cast<std::size_t>(b * whole.shape[1]) * row_bytes;
+        std::byte* start = const_cast<std::byte*>(whole.data) +
+                           static_cast<std::size_t>(b * whole.shape[1]) * stride(whole);
         if (whole.shape.rank() == 2) return {start, whole.dtype, Shape{rows}};
         return {start, whole.dtype, Shape{1, rows, whole.shape[2]}};
     }
@@ -45,8 +61,9 @@ public:
     /// exactly the rows (pad rows inside a file stay valid), everything to the right is zero.
     void finish_sample(std::int64_t b, std::int64_t rows, const std::string& id) {
         const auto tokens = batch_.tokens();
-        auto attention = attention_mask_.mutable_view();
-        auto* mask = reinterpret_cast<std::int64_t*>(attention.data) + b * tokens;
+        auto* mask =
+            reinterpret_cast<std::int64_t*>(const_cast<std::byte*>(batch_.attention_mask.data)) +
+            b * tokens;
         std::fill(mask, mask + rows, std::int64_t{1});
         std::fill(mask + rows, mask + tokens, std::int64_t{0});
         for (const auto name : feature::all) {
@@ -63,12 +80,32 @@ public:
     const Batch& batch() const { return batch_; }
 
 private:
-    // `t` holds bytes only; its own shape is the capacity.
-    static TensorView fit(Tensor& t, DType dtype, const Shape& shape) {
-        const TensorView wanted{nullptr, dtype, shape};
-        const auto bytes = static_cast<std::int64_t>(wanted.size_bytes());
-        if (t.empty() || t.elements() < bytes) t = Tensor(DType::U8, Shape{bytes});
-        return {t.view().data, dtype, shape};
+    // Of ids, attention mask, loss mask, captured states, target; without an address.
+    static std::array<TensorView, 5> shapes(std::int64_t samples, std::int64_t tokens,
+                                            std::int64_t width, DType dtype) {
+        const Shape row{samples, tokens};
+        return {{{nullptr, DType::I64, row},
+                 {nullptr, DType::I64, row},
+                 {nullptr, DType::I64, row},
+                 {nullptr, dtype, {samples, tokens, 3 * width}},
+                 {nullptr, dtype, {samples, tokens, width}}}};
+    }
+    static std::uint64_t rounded(std::uint64_t bytes) {
+        return (bytes + Tensor::alignment - 1) / Tensor::alignment * Tensor::alignment;
+    }
+
+    std::byte* memory(std::uint64_t bytes) {
+        if (!given_.empty()) {
+            if (bytes <= given_.size()) return given_.data();
+            throw ResourceError(
+                "a batch of " + std::to_string(bytes) + " bytes in memory of " +
+                    std::to_string(given_.size()),
+                "Loader's ring",
+                "Raise ring_bytes, or use a smaller batch_size, max_len or prefetch");
+        }
+        const auto wanted = static_cast<std::int64_t>(bytes);
+        if (own_.empty() || own_.elements() < wanted) own_ = Tensor(DType::U8, Shape{wanted});
+        return own_.mutable_view().data;
     }
 
     static std::size_t stride(const TensorView& whole) {  // bytes of one row
@@ -76,21 +113,17 @@ private:
                (whole.shape.rank() == 3 ? static_cast<std::size_t>(whole.shape[2]) : 1);
     }
 
-    Tensor& memory_of(std::string_view name) {
-        if (name == feature::input_ids) return input_ids_;
-        if (name == feature::loss_mask) return loss_mask_;
-        if (name == feature::hidden_state) return target_;
-        if (name == feature::aux_hidden_state) return hidden_state_;
-        throw ContractError("unknown feature '" + std::string(name) + "'", "BatchArena",
-                            "Use the names in eyas::feature");
-    }
     const TensorView& view_of(std::string_view name) {
         if (name == feature::input_ids) return batch_.input_ids;
         if (name == feature::loss_mask) return batch_.loss_mask;
-        return name == feature::hidden_state ? batch_.target : batch_.hidden_state;
+        if (name == feature::hidden_state) return batch_.target;
+        if (name == feature::aux_hidden_state) return batch_.hidden_state;
+        throw ContractError("unknown feature '" + std::string(name) + "'", "BatchArena",
+                            "Use the names in eyas::feature");
     }
 
-    Tensor input_ids_, attention_mask_, loss_mask_, hidden_state_, target_;
+    std::span<std::byte> given_;
+    Tensor own_;  // bytes only; its shape is the capacity
     Batch batch_;
 };
 

@@ -13,16 +13,18 @@
 #include "eyas/loader/batch_reader.hpp"
 #include "eyas/loader/options.hpp"
 #include "eyas/loader/order.hpp"
-#include "eyas/loader/slot_queue.hpp"
+#include "eyas/loader/prefetch_ring.hpp"
+#include "eyas/loader/ring_memory.hpp"
 
 namespace eyas {
 
-/// Turns refs into batches: order of the reference's sampler, reads ahead on its own thread into a
-/// fixed ring of prefetch + 1 arenas, which are reused for the whole run. The batches depend on
-/// manifest, options and position only, never on timing or on where the store is.
+/// Turns refs into batches: order of the reference's sampler, reads ahead on its own threads into a
+/// fixed ring of prefetch + 1 batches, which is reused for the whole run and registered once with
+/// the store's transport. The batches depend on manifest, options and position only, never on
+/// timing, the number of threads or where the store is.
 ///
-/// Threads: one thread (the consumer) calls all members; the loader's thread acquires and reads
-/// meanwhile, so the store must allow both at once, and must outlive the loader.
+/// Threads: one thread (the consumer) calls all members; the loader's threads acquire and read
+/// meanwhile, so the store must allow several at once, and must outlive the loader.
 ///
 /// Ownership: a batch belongs to the loader and lives until the next call of next(), seek() or the
 /// end of the loader. The samples of a batch stay leased while it lives. They are released
@@ -33,7 +35,7 @@ namespace eyas {
 ///
 /// Failure: batches before a bad one are delivered; then next() throws what the store or the checks
 /// threw, same type, with the sample's id in front, and again on every further call until seek().
-/// The destructor waits for at most one batch that is being read.
+/// The destructor waits for the batches that are being read, at most one a thread.
 template <SampleSource S>
 class Loader {
 public:
@@ -44,13 +46,19 @@ public:
           options_(options),
           batches_(
               detail::checked_batches_per_epoch(static_cast<std::int64_t>(refs_.size()), options)),
-          reader_(store, options.max_len),
           store_(store),
-          slots_(static_cast<std::size_t>(options.prefetch) + 1),
-          free_(slots_.size()),
-          ready_(slots_.size()) {
+          ring_(static_cast<std::size_t>(options.prefetch) + 1) {
         detail::check_refs(manifest);
-        for (auto& slot : slots_) free_.push(&slot);
+        memory_ = detail::make_ring(manifest, options_, ring_.size());
+        if (!memory_.empty()) {
+            for (std::size_t i = 0; i < ring_.size(); ++i)
+                ring_.slot(i).batch.arena = BatchArena(memory_.slot(i));
+            if constexpr (requires { store.register_region(memory_.bytes()); })
+                registration_ = std::make_shared<decltype(store.register_region(memory_.bytes()))>(
+                    store.register_region(memory_.bytes()));
+        }
+        for (std::int64_t i = 0; i < std::min(options_.threads, options_.prefetch + 1); ++i)
+            readers_.push_back(std::make_unique<Reader>(store, options_.max_len));
     }
     Loader(const Loader&) = delete;
     Loader& operator=(const Loader&) = delete;
@@ -62,9 +70,12 @@ public:
         if (error_) std::rethrow_exception(error_);
         if (position_ == end()) return nullptr;
         const auto start = std::chrono::steady_clock::now();
-        Slot* slot = options_.prefetch == 0 ? read_now() : wait_for_thread();
+        if (options_.prefetch == 0)
+            read_now();
+        else if (threads_.empty())
+            start_threads();
+        Slot* slot = current_ = &ring_.take();
         stall_ += std::chrono::steady_clock::now() - start;
-        current_ = slot;
         if (slot->error) {
             error_ = slot->error;
             std::rethrow_exception(error_);
@@ -95,8 +106,16 @@ public:
 
 private:
     struct Slot {
-        detail::LeasedBatch<S> batch;
-        std::exception_ptr error;
+        detail::LeasedBatch<S> batch = {};
+        std::exception_ptr error = {};
+    };
+    /// What one thread needs to fill a slot.
+    struct Reader {
+        Reader(S& store, std::int64_t max_len) : batch(store, max_len) {}
+        detail::BatchReader<S> batch;
+        std::vector<std::int64_t> order = {};  // of `epoch`
+        std::int64_t epoch = -1;
+        std::vector<const SampleRef*> chosen = {};
     };
 
     LoaderPosition end() const { return {options_.epochs, 0}; }
@@ -117,49 +136,52 @@ private:
             }
         }
         current_->batch.leases.clear();
-        free_.push(std::exchange(current_, nullptr));
+        current_ = nullptr;
+        ring_.give_back();
         if (failure) std::rethrow_exception(failure);
     }
 
-    Slot* read_now() {
-        Slot* slot = free_.pop();
-        fill(position_, *slot);
-        return slot;
+    void read_now() {
+        const auto claim = ring_.claim();
+        fill(position_, *readers_[0], *claim->slot);
+        ring_.filled(claim->number);
     }
 
-    Slot* wait_for_thread() {
-        if (!thread_.joinable())
-            thread_ = std::thread([this, from = position_] { read_ahead(from); });
-        return ready_.pop();
+    void start_threads() {
+        const auto first = position_.epoch * batches_ + position_.batch;
+        for (auto& reader : readers_)
+            threads_.emplace_back([this, first, &reader = *reader] { read_ahead(first, reader); });
     }
 
-    // The loader's thread: fills free slots in order until the end, an error or stop().
-    void read_ahead(LoaderPosition p) {
-        for (bool good = true; good && p != end(); p = after(p)) {
-            Slot* slot = free_.pop();
-            if (!slot || !fill(p, *slot)) return;
-            good = !slot->error;
-            ready_.push(slot);
+    // A loader's thread: fills slots in its turn until the end, an error or stop().
+    void read_ahead(std::int64_t first, Reader& reader) {
+        while (const auto claim = ring_.claim()) {
+            const auto n = first + static_cast<std::int64_t>(claim->number);
+            const LoaderPosition p{n / batches_, n % batches_};
+            if (p >= end() || !fill(p, reader, *claim->slot)) return;
+            const bool bad = claim->slot->error != nullptr;
+            ring_.filled(claim->number);
+            if (bad) return ring_.close();  // what follows is not asked for
         }
     }
 
-    // False when stopped on the way; errors are kept in the slot. The order belongs to whichever
-    // thread reads; stop() joins before that changes.
-    bool fill(LoaderPosition p, Slot& slot) {
+    // False when stopped on the way; errors are kept in the slot.
+    bool fill(LoaderPosition p, Reader& reader, Slot& slot) {
         slot.error = nullptr;
         try {
-            if (order_epoch_ != p.epoch) {
-                order_ = epoch_order(static_cast<std::int64_t>(refs_.size()), options_.seed,
-                                     p.epoch, options_.rank, options_.world, options_.shuffle);
-                order_epoch_ = p.epoch;
+            if (reader.epoch != p.epoch) {
+                reader.order =
+                    epoch_order(static_cast<std::int64_t>(refs_.size()), options_.seed, p.epoch,
+                                options_.rank, options_.world, options_.shuffle);
+                reader.epoch = p.epoch;
             }
             const auto begin = static_cast<std::size_t>(p.batch * options_.batch_size);
-            const auto size =
-                std::min(static_cast<std::size_t>(options_.batch_size), order_.size() - begin);
-            chosen_.clear();
+            const auto size = std::min(static_cast<std::size_t>(options_.batch_size),
+                                       reader.order.size() - begin);
+            reader.chosen.clear();
             for (std::size_t i = begin; i < begin + size; ++i)
-                chosen_.push_back(&refs_[static_cast<std::size_t>(order_[i])]);
-            return reader_.read(chosen_, slot.batch, stopping_);
+                reader.chosen.push_back(&refs_[static_cast<std::size_t>(reader.order[i])]);
+            return reader.batch.read(reader.chosen, slot.batch, stopping_);
         } catch (...) {
             slot.batch.leases.clear();
             slot.error = std::current_exception();
@@ -167,38 +189,32 @@ private:
         }
     }
 
-    // Ends the thread and gives every lease back unconsumed; afterwards all slots are free.
+    // Ends the threads and gives every lease back unconsumed; afterwards all slots are free.
     void stop() {
         stopping_ = true;
-        free_.close();
-        if (thread_.joinable()) thread_.join();
+        ring_.close();
+        for (auto& t : threads_) t.join();
+        threads_.clear();
         stopping_ = false;
         current_ = nullptr;
-        free_.reset();
-        ready_.reset();
-        for (auto& slot : slots_) {
-            slot.batch.leases.clear();
-            free_.push(&slot);
-        }
+        for (std::size_t i = 0; i < ring_.size(); ++i) ring_.slot(i).batch.leases.clear();
+        ring_.reset();
     }
 
     std::vector<SampleRef> refs_;
     LoaderOptions options_;
     std::int64_t batches_;
-    detail::BatchReader<S> reader_;
     S& store_;
-    std::vector<std::int64_t> order_;  // of order_epoch_
-    std::int64_t order_epoch_ = -1;
-    std::vector<const SampleRef*> chosen_;  // scratch of fill()
-
-    std::vector<Slot> slots_;
-    detail::SlotQueue<Slot> free_, ready_;
+    detail::RingMemory memory_;           // of the batches in ring_
+    std::shared_ptr<void> registration_;  // of memory_, goes before it
+    std::vector<std::unique_ptr<Reader>> readers_;
+    detail::PrefetchRing<Slot> ring_;
     Slot* current_ = nullptr;
     LoaderPosition position_;
     std::exception_ptr error_;
     std::chrono::steady_clock::duration stall_{};
     std::atomic<bool> stopping_ = false;
-    std::thread thread_;
+    std::vector<std::thread> threads_;
 };
 
 }  // namespace eyas

@@ -13,10 +13,12 @@ struct LoaderOptions {
     std::int64_t max_len = 2048;  // longer samples are cut to their first max_len rows
     std::uint64_t seed = 0;       // of the order: epoch e is drawn with seed + e
     bool shuffle = true;
-    bool drop_last = true;      // leave out the short batch at the end of an epoch
-    std::int64_t rank = 0;      // of this trainer
-    std::int64_t world = 1;     // trainers that share the data
-    std::int64_t prefetch = 2;  // batches read ahead; 0: read in next(), no thread
+    bool drop_last = true;        // leave out the short batch at the end of an epoch
+    std::int64_t rank = 0;        // of this trainer
+    std::int64_t world = 1;       // trainers that share the data
+    std::int64_t prefetch = 2;    // batches read ahead; 0: read in next(), no thread
+    std::int64_t threads = 1;     // that read ahead, each a batch of its own
+    std::int64_t ring_bytes = 0;  // memory of all prefetch + 1 batches; 0: what the largest need
     std::int64_t epochs = 1;
 };
 
@@ -33,13 +35,16 @@ namespace detail {
 /// epoch without a batch.
 inline std::int64_t checked_batches_per_epoch(std::int64_t samples, const LoaderOptions& o) {
     if (o.batch_size < 1 || o.max_len < 1 || o.prefetch < 0 || o.prefetch > 1024 || o.epochs < 0 ||
-        o.world < 1 || o.rank < 0 || o.rank >= o.world)
+        o.threads < 1 || o.threads > 256 || o.ring_bytes < 0 || o.world < 1 || o.rank < 0 ||
+        o.rank >= o.world)
         throw ContractError(
             "batch_size " + std::to_string(o.batch_size) + ", max_len " +
                 std::to_string(o.max_len) + ", prefetch " + std::to_string(o.prefetch) +
-                ", epochs " + std::to_string(o.epochs) + ", rank " + std::to_string(o.rank) +
-                " of " + std::to_string(o.world),
-            "LoaderOptions", "Use positive sizes, 0 <= prefetch <= 1024 and 0 <= rank < world");
+                ", threads " + std::to_string(o.threads) + ", ring_bytes " +
+                std::to_string(o.ring_bytes) + ", epochs " + std::to_string(o.epochs) + ", rank " +
+                std::to_string(o.rank) + " of " + std::to_string(o.world),
+            "LoaderOptions",
+            "Use positive sizes, 0 <= prefetch <= 1024, 1 <= threads <= 256 and 0 <= rank < world");
     const auto mine = (samples + o.world - 1) / o.world;
     const auto batches =
         o.drop_last ? mine / o.batch_size : (mine + o.batch_size - 1) / o.batch_size;

@@ -80,8 +80,7 @@ public:
     /// URI, generation and bytes. Throws ContractError for no features, a feature twice or metadata
     /// that carries a payload; ResourceError past the quota or when the disk refuses; nothing
     /// changes then.
-    /// `announced`: checksums that the bytes must have (they came from elsewhere); DataError where
-    /// they do not.
+    /// `announced`: checksums that the bytes must have; DataError where they have others.
     SampleRef put(SampleRef prototype, std::span<const NamedTensor> tensors,
                   const Checksums* announced = nullptr) {
         core_->authenticate();
@@ -205,7 +204,7 @@ public:
         return lease.object_.tensors;
     }
 
-    /// The object behind a lease as the backend opened it; nothing of it is verified.
+    /// The object as the backend opened it; nothing of it is verified.
     const StoredObject& stored(const Lease& lease) const { return lease.object_; }
 
     /// The sample was used. With consume-once its last release frees it: it is dead at once, and if
@@ -227,8 +226,7 @@ public:
         return freed;
     }
 
-    /// Tries pending removals again until none is left or `limit` has passed; then throws
-    /// ResourceError that says how many are left. They stay pending.
+    /// Tries pending removals again until none is left; ResourceError once `limit` has passed.
     void drain(std::chrono::milliseconds limit = std::chrono::seconds(10)) {
         const auto deadline = std::chrono::steady_clock::now() + limit;
         for (;;) {
@@ -257,6 +255,11 @@ public:
         return h;
     }
 
+    /// Makes memory ready, once, for reads over the backend's transport, while the result lives.
+    auto register_region(std::span<std::byte> memory)
+        -> decltype(std::declval<B&>().register_region(memory)) {
+        return core_->backend.register_region(memory);
+    }
     B& backend() { return core_->backend; }
     const StorePolicy& policy() const { return core_->policy; }
 
