@@ -95,4 +95,10 @@ concept ReadsElsewhere = StoreBackend<B> && requires(B& b, std::span<const Objec
     { b.read_each(reads) } -> std::same_as<std::vector<std::exception_ptr>>;
 };
 
+/// A backend that wants memory which is read into again and again to be made ready once.
+template <class B>
+concept RegistersMemory = StoreBackend<B> && requires(B& b, std::span<std::byte> memory) {
+    { b.register_region(memory) } -> std::movable;  // undone when the result goes
+};
+
 }  // namespace eyas

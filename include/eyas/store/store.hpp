@@ -256,8 +256,7 @@ public:
     }
 
     /// Makes memory ready, once, for reads over the backend's transport, while the result lives.
-    auto register_region(std::span<std::byte> memory)
-        -> decltype(std::declval<B&>().register_region(memory)) {
+    auto register_region(std::span<std::byte> memory) requires RegistersMemory<B> {
         return core_->backend.register_region(memory);
     }
     B& backend() { return core_->backend; }
