@@ -2,10 +2,12 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <cerrno>
+#include <cstdint>
 #include <cstring>
 #include <filesystem>
 #include <memory>
@@ -46,6 +48,19 @@ private:
     int fd_;
 };
 
+/// Whether a file's bytes come from another machine (or a program), which may fail at any time.
+inline bool lies_on_network(int fd) {
+    struct statfs fs {};
+    if (::fstatfs(fd, &fs) != 0) return true;
+    // Magic numbers as in Linux' file systems: NFS, SMB (three), FUSE, Lustre, Ceph, AFS, GPFS,
+    // BeeGFS, 9P.
+    for (const std::uint32_t magic :
+         {0x6969u, 0x517Bu, 0xFF534D42u, 0xFE534D42u, 0x65735546u, 0x0BD00BD0u, 0x00C36400u,
+          0x5346414Fu, 0x47504653u, 0x19830326u, 0x01021997u})
+        if (static_cast<std::uint32_t>(fs.f_type) == magic) return true;
+    return false;
+}
+
 inline void sync_directory(const std::filesystem::path& dir) {
     Fd d(::open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (!d || ::fsync(d.get()) != 0) throw_errno("cannot sync directory", dir);
@@ -70,6 +85,7 @@ public:
         void* p = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, fd.get(), 0);
         if (p == MAP_FAILED) detail::throw_errno("cannot map", path);
         fd_ = fd.get();
+        on_network_ = detail::lies_on_network(fd_);
         map_ = std::shared_ptr<const std::byte>(
             static_cast<const std::byte*>(p),
             [size, owner = std::make_shared<detail::Fd>(std::move(fd))](const std::byte* q) {
@@ -83,10 +99,12 @@ public:
     /// Open as long as the mapping lives, so that it can be handed to another process; -1 for an
     /// empty file.
     int descriptor() const { return fd_; }
+    bool on_network() const { return on_network_; }
 
 private:
     std::filesystem::path path_;
     int fd_ = -1;
+    bool on_network_ = false;
     std::shared_ptr<const std::byte> map_;
     std::size_t size_ = 0;
 };

@@ -30,6 +30,7 @@ public:
     const std::filesystem::path& path() const { return file_.path(); }
     std::span<const std::byte> bytes() const { return file_.bytes(); }  // the whole file
     int descriptor() const { return file_.descriptor(); }
+    bool on_network() const { return file_.on_network(); }
     bool contains(std::string_view name) const { return find(name) != nullptr; }
 
     /// Throws DataError that names the file when there is no such tensor.

@@ -1,5 +1,6 @@
 #pragma once
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <set>
 #include <string>
@@ -18,6 +19,8 @@ namespace eyas {
 
 struct TorchFileOptions {
     bool verify_crc = true;  // compare each storage's CRC-32 when the file is opened
+    // Leave that, where a tensor is a whole storage, to whoever reads the bytes: expected_crcs().
+    bool crc_by_reader = false;
 };
 
 /// A file of torch.save (.ckpt, .pt), mapped, or a gzip of one (.ckpt.gz), decompressed into
@@ -35,6 +38,10 @@ public:
     const std::filesystem::path& path() const { return shared_->file.path(); }
     std::span<const std::byte> bytes() const { return shared_->file.bytes(); }  // the whole file
     int descriptor() const { return shared_->file.descriptor(); }
+    bool on_network() const { return shared_->file.on_network(); }
+
+    /// With crc_by_reader: the CRC-32 that a tensor's bytes must have, for those not yet compared.
+    const std::map<std::string, std::uint32_t>& expected_crcs() const { return shared_->crcs; }
 
     /// Every tensor of the root dict in file order, those of dicts inside it as "outer.inner".
     const std::vector<NamedTensor>& tensors() const { return shared_->tensors; }
@@ -65,14 +72,34 @@ private:
             builder = std::make_unique<TensorBuilder>(
                 [this, folder, options](const std::string& key) {
                     const auto name = folder + "data/" + key;
-                    const auto data = zip->at(name);
-                    if (options.verify_crc && verified.insert(key).second) zip->verify(name);
-                    return data;
+                    if (storages.insert(name).second && options.verify_crc &&
+                        !options.crc_by_reader)
+                        zip->verify(name);
+                    return zip->at(name);
                 },
                 where);
             zip->verify(folder + "data.pkl");
             root = PickleReader(zip->at(folder + "data.pkl"), *builder, where).read();
             collect(root, "");
+            if (options.verify_crc && options.crc_by_reader) tell_crcs();
+        }
+
+        // Storages that no tensor covers are compared here.
+        void tell_crcs() {
+            std::map<const std::byte*, std::vector<const NamedTensor*>> by_place;
+            for (const auto& t : tensors) by_place[t.tensor.data].push_back(&t);
+            for (const auto& name : storages) {
+                const auto bytes = zip->at(name);
+                bool covered = false;
+                const auto there = by_place.find(bytes.data());
+                if (there != by_place.end() && !bytes.empty())
+                    for (const auto* t : there->second)
+                        if (t->tensor.size_bytes() == bytes.size()) {
+                            crcs[t->name] = zip->crc(name);
+                            covered = true;
+                        }
+                if (!covered || there->second.size() > 1) zip->verify(name);
+            }
         }
 
         std::string text(const std::string& name) const {
@@ -116,7 +143,8 @@ private:
         Tensor unpacked;
         std::unique_ptr<ZipReader> zip;
         std::unique_ptr<TensorBuilder> builder;
-        std::set<std::string> verified;
+        std::set<std::string> storages;  // entries that tensors lie in
+        std::map<std::string, std::uint32_t> crcs;
         PickleValue root;
         std::vector<NamedTensor> tensors;
     };

@@ -33,6 +33,9 @@ public:
     /// The bytes of an entry; DataError when there is none.
     std::span<const std::byte> at(std::string_view name) const { return entry(name).data; }
 
+    /// The CRC-32 that the directory gives an entry; DataError when there is none.
+    std::uint32_t crc(std::string_view name) const { return entry(name).crc; }
+
     /// Compares an entry's CRC-32 with the directory's; DataError when they differ.
     void verify(std::string_view name) const {
         const auto& e = entry(name);

@@ -10,10 +10,10 @@
 #include <utility>
 #include <vector>
 
+#include "eyas/core/prefetch_ring.hpp"
 #include "eyas/loader/batch_reader.hpp"
 #include "eyas/loader/options.hpp"
 #include "eyas/loader/order.hpp"
-#include "eyas/loader/prefetch_ring.hpp"
 #include "eyas/loader/ring_memory.hpp"
 
 namespace eyas {

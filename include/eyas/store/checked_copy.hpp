@@ -4,40 +4,54 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <memory>
 #include <optional>
 #include <span>
 #include <string>
 
-#include "eyas/core/checksum.hpp"
 #include "eyas/core/file.hpp"
+#include "eyas/core/running_sums.hpp"
+#include "eyas/core/stream_copy.hpp"
 #include "eyas/store/concept.hpp"
 
 namespace eyas::detail {
 
-/// Gets bytes to `to` with `get(at, part)` and returns the XXH3-64 of what arrived, block by block,
-/// so that each block is hashed while it is in the cache: one pass over memory instead of two.
-template <class Get>
-std::uint64_t get_and_hash(std::span<std::byte> to, const Get& get) {
-    constexpr std::size_t block = std::size_t{128} * 1024;
-    if (to.size() <= block) {
-        if (!to.empty()) get(std::size_t{0}, to);
-        return XXH3_64bits(to.data(), to.size());
+/// What a feature's bytes are compared with: the store's XXH3-64, or the CRC-32 of a payload that
+/// has that; neither where nobody wants it.
+struct ExpectedSums {
+    std::optional<std::uint64_t> xxh3;
+    std::optional<std::uint32_t> crc32;
+
+    static ExpectedSums of(const StoredObject& object, const std::string& feature) {
+        ExpectedSums e;
+        if (const auto it = object.checksums.find(feature); it != object.checksums.end())
+            e.xxh3 = it->second;
+        if (const auto it = object.crcs.find(feature); it != object.crcs.end())
+            e.crc32 = it->second;
+        return e;
     }
-    const std::unique_ptr<XXH3_state_t, XXH_errorcode (*)(XXH3_state_t*)> state(XXH3_createState(),
-                                                                                XXH3_freeState);
-    if (!state) throw ResourceError("no memory for a checksum", "Store", "Free some memory");
-    XXH3_64bits_reset(state.get());
-    for (std::size_t at = 0; at < to.size(); at += block) {
-        const auto part = to.subspan(at, std::min(block, to.size() - at));
-        get(at, part);
-        XXH3_64bits_update(state.get(), part.data(), part.size());
+    RunningSums start() const { return RunningSums(xxh3.has_value(), crc32.has_value()); }
+
+    /// Throws DataError where the bytes had other sums.
+    void require(const RunningSums& have, const std::string& feature, const ObjectKey& key) const {
+        if ((!xxh3 || have.xxh3() == *xxh3) && (!crc32 || have.crc32() == *crc32)) return;
+        throw DataError("checksum of '" + feature +
+                            "' differs: its bytes changed after they were " +
+                            (xxh3 ? "put" : "written"),
+                        "sample '" + key.sample + "' generation " + std::to_string(key.generation),
+                        "Ingest the sample again; check the disk");
     }
-    return XXH3_64bits_digest(state.get());
-}
+    /// The same for bytes in memory.
+    void verify(std::span<const std::byte> bytes, const std::string& feature,
+                const ObjectKey& key) const {
+        if (!xxh3 && !crc32) return;
+        auto sums = start();
+        sums(bytes);
+        require(sums, feature, key);
+    }
+};
 
 /// Reads exactly these bytes of a file. DataError where it ends before, ResourceError where the
-/// device fails (a mapping would end the process).
+/// device fails.
 inline void read_at(int fd, std::uint64_t offset, std::span<std::byte> to) {
     while (!to.empty()) {
         const auto n = ::pread(fd, to.data(), to.size(), static_cast<off_t>(offset));
@@ -50,25 +64,29 @@ inline void read_at(int fd, std::uint64_t offset, std::span<std::byte> to) {
     }
 }
 
-/// Copies a tensor of an opened object and returns the XXH3-64 of what arrived, if it is wanted.
-/// What lies in a file on disk is read, which costs less than the page faults of a fresh mapping.
-inline std::optional<std::uint64_t> copy_out(const StoredObject& object, const TensorView& t,
-                                             std::span<std::byte> to, bool hash) {
+/// Copies a tensor of an opened object and compares its sums on the way. From a mapping, except
+/// that what lies on a network file system is read: a server that fails is an error then, where a
+/// mapping would end the process.
+inline void copy_out(const StoredObject& object, const TensorView& t, std::span<std::byte> to,
+                     const ExpectedSums& expected, const std::string& feature,
+                     const ObjectKey& key) {
     const auto& file = object.file;
     const auto from = t.bytes();
-    const bool read = file.descriptor >= 0 && !file.in_memory && !from.empty() &&
-                      from.data() >= file.mapping.data() &&
-                      from.data() + from.size() <= file.mapping.data() + file.mapping.size();
-    const auto get = [&](std::size_t at, std::span<std::byte> part) {
-        if (read)
-            read_at(file.descriptor,
-                    static_cast<std::uint64_t>(from.data() - file.mapping.data()) + at, part);
-        else
-            std::memcpy(part.data(), from.data() + at, part.size());
-    };
-    if (hash) return get_and_hash(to, get);
-    if (!to.empty()) get(std::size_t{0}, to);
-    return std::nullopt;
+    auto sums = expected.start();
+    const bool in_file = !from.empty() && from.data() >= file.mapping.data() &&
+                         from.data() + from.size() <= file.mapping.data() + file.mapping.size();
+    if (file.on_network && in_file) {
+        constexpr std::size_t block = std::size_t{128} * 1024;
+        const auto start = static_cast<std::uint64_t>(from.data() - file.mapping.data());
+        for (std::size_t at = 0; at < to.size(); at += block) {
+            const auto part = to.subspan(at, std::min(block, to.size() - at));
+            read_at(file.descriptor, start + at, part);
+            sums(part);
+        }
+    } else {
+        copy_and_look(to, from, sums);
+    }
+    expected.require(sums, feature, key);
 }
 
 /// The XXH3-64 of every feature. Throws ContractError for a feature that occurs twice.
@@ -88,15 +106,6 @@ inline void check_buffer(const NamedBuffer& b, const TensorView& t, const Object
                                 ", the feature " + std::string(name_of(t.dtype)) + " " +
                                 t.shape.text(),
                             "sample '" + key.sample + "'", "Take shapes from the ref's specs");
-}
-
-inline void require_sum(std::uint64_t have, std::uint64_t want, const std::string& feature,
-                        const ObjectKey& key) {
-    if (have != want)
-        throw DataError(
-            "checksum of '" + feature + "' differs: its bytes changed after they were put",
-            "sample '" + key.sample + "' generation " + std::to_string(key.generation),
-            "Ingest the sample again; check the disk");
 }
 
 }  // namespace eyas::detail

@@ -27,20 +27,24 @@ struct ObjectKey {
 /// XXH3-64 of each feature's bytes, by stored name.
 using Checksums = std::map<std::string, std::uint64_t>;
 
+/// CRC-32 of each feature's bytes, by stored name, where the payload's format has that instead.
+using Crcs = std::map<std::string, std::uint32_t>;
+
 /// A file that holds an object's bytes and may be mapped by another process on this machine.
 struct MappableFile {
     int descriptor = -1;                      // open as long as the object's `keep` lives
-    bool in_memory = false;                   // a memfd: its mapping is the quickest way to it
     std::span<const std::byte> mapping = {};  // all of it, as it is mapped here
+    bool on_network = false;                  // its server may fail: MappedFile::on_network()
 };
 
 /// An opened object: views that stay valid as long as `keep` does, even after the object was
 /// erased. Views without an address (data is null) are of bytes that lie elsewhere: ReadsElsewhere.
 struct StoredObject {
     std::vector<NamedTensor> tensors;
-    Checksums checksums;               // empty where the payload has its own, verified on opening
-    std::shared_ptr<const void> keep;  // mapping or memory behind the views
-    MappableFile file = {};            // where the views lie in one
+    Checksums checksums;                     // of some or all tensors; whoever reads compares them
+    std::shared_ptr<const void> keep;        // mapping or memory behind the views
+    MappableFile file = {};                  // where the views lie in one
+    Crcs crcs = {};                          // of tensors without a checksum, compared likewise
     std::vector<std::uint32_t> places = {};  // of each tensor in what the backend opened; empty: 0…
 };
 
@@ -74,8 +78,9 @@ concept StoreBackend = std::constructible_from<B, typename B::Options> &&
     // on). Earlier generations are no longer current and are erased. ResourceError when there is no
     // room.
     { b.publish(text, tensors, checksums) } -> std::same_as<std::int64_t>;
-    // Opens an object; `verify` asks for the payload's own checksums. StaleReferenceError when this
-    // generation is gone, DataError when its bytes are bad.
+    // Opens an object; `verify` asks for the payload's own checksums: compared at once, or told
+    // (crcs) to whoever reads. StaleReferenceError when this generation is gone, DataError when its
+    // bytes are bad.
     { b.open(key, verify) } -> std::same_as<StoredObject>;
     // Removes an object; no error when there is none. ResourceError when it cannot be removed now.
     b.erase(key);

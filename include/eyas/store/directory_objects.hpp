@@ -94,8 +94,13 @@ public:
     }
 
     static StoredObject open_torch(const std::filesystem::path& path, bool verify) {
-        auto file = std::make_shared<const TorchFile>(path, TorchFileOptions{.verify_crc = verify});
-        return {file->tensors(), {}, file, {file->descriptor(), false, file->bytes()}};
+        auto file = std::make_shared<const TorchFile>(
+            path, TorchFileOptions{.verify_crc = verify, .crc_by_reader = true});
+        return {file->tensors(),
+                {},
+                file,
+                {file->descriptor(), file->bytes(), file->on_network()},
+                file->expected_crcs()};
     }
 
     void erase(const ObjectKey& key) {
@@ -177,7 +182,8 @@ private:
 
     static StoredObject open_safetensors(const std::filesystem::path& path) {
         auto file = std::make_shared<const SafetensorsFile>(path);
-        StoredObject object{file->tensors(), {}, file, {file->descriptor(), false, file->bytes()}};
+        StoredObject object{
+            file->tensors(), {}, file, {file->descriptor(), file->bytes(), file->on_network()}};
         for (const auto& t : object.tensors) {
             const auto it = file->metadata().find(checksum_prefix + t.name);
             if (it == file->metadata().end())

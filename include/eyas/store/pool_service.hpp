@@ -78,10 +78,8 @@ private:
         const bool mapped = request.passes_descriptors() && lies_in_file(object);
         if (mapped) o.file_bytes = object.file.mapping.size();
         for (const auto& t : object.tensors) {
-            const auto sum = object.checksums.find(t.name);
             o.tensors.push_back(
-                {t.name, t.tensor.dtype, t.tensor.shape,
-                 sum == object.checksums.end() ? xxh3(t.tensor.bytes()) : sum->second,
+                {t.name, t.tensor.dtype, t.tensor.shape, checksum_of(object, t, lease->key()),
                  mapped ? static_cast<std::uint64_t>(t.tensor.data - object.file.mapping.data())
                         : 0});
         }
@@ -92,6 +90,17 @@ private:
             session.leases.emplace(o.lease, lease);
         }
         request.reply(w.bytes(), {}, mapped ? object.file.descriptor : -1);
+    }
+
+    // The store's, or one made here after the payload's own was compared.
+    static std::uint64_t checksum_of(const StoredObject& object, const NamedTensor& t,
+                                     const ObjectKey& key) {
+        auto expected = detail::ExpectedSums::of(object, t.name);
+        if (expected.xxh3) return *expected.xxh3;
+        RunningSums sums(true, expected.crc32.has_value());
+        sums(t.tensor.bytes());
+        expected.require(sums, t.name, key);
+        return sums.xxh3();
     }
 
     void read(Session& session, Request& request, detail::WireReader& r) {

@@ -28,7 +28,7 @@ inline SampleRef complete_ref(SampleRef ref, std::span<const NamedTensor> tensor
 /// DataError for a feature that is missing or differs from the ref's spec.
 inline StoredObject features_of(const SampleRef& ref, StoredObject stored) {
     if (ref.feature_keys.empty()) return stored;
-    StoredObject out{{}, {}, stored.keep, stored.file, {}};
+    StoredObject out{{}, {}, stored.keep, stored.file};
     const auto where = "sample '" + ref.sample_id + "'";
     for (const auto& [feature, unused] : ref.feature_keys) {
         const auto name = ref.stored_name(feature);
@@ -47,6 +47,8 @@ inline StoredObject features_of(const SampleRef& ref, StoredObject stored) {
         out.places.push_back(static_cast<std::uint32_t>(it - stored.tensors.begin()));
         if (const auto sum = stored.checksums.find(it->name); sum != stored.checksums.end())
             out.checksums[feature] = sum->second;
+        if (const auto sum = stored.crcs.find(it->name); sum != stored.crcs.end())
+            out.crcs[feature] = sum->second;
     }
     return out;
 }

@@ -198,8 +198,7 @@ public:
         core_->authenticate();
         if constexpr (ReadsElsewhere<B>) detail::bring_here(core_->backend, lease.object_);
         for (const auto& t : lease.object_.tensors)
-            if (const auto sum = recorded_sum(lease, t.name))
-                detail::require_sum(xxh3(t.tensor.bytes()), *sum, t.name, lease.key_);
+            expected(lease, t.name).verify(t.tensor.bytes(), t.name, lease.key_);
         core_->count.reads += 1;
         return lease.object_.tensors;
     }
@@ -271,23 +270,20 @@ private:
     }
 
     // What a feature's bytes are to be compared with; nothing where the policy does not want it.
-    std::optional<std::uint64_t> recorded_sum(const Lease& lease, const std::string& name) const {
-        const auto it = lease.object_.checksums.find(name);
-        if (!core_->policy.verify_checksums || it == lease.object_.checksums.end())
-            return std::nullopt;
-        return it->second;
+    detail::ExpectedSums expected(const Lease& lease, const std::string& name) const {
+        return core_->policy.verify_checksums ? detail::ExpectedSums::of(lease.object_, name)
+                                              : detail::ExpectedSums{};
     }
 
     // Copies what is in memory, verifies what came from elsewhere.
     void finish_read(const Lease& lease, std::span<const NamedBuffer> buffers) {
         for (const auto& b : buffers) {
             const auto& t = tensor(lease, b.name);
-            const auto sum = recorded_sum(lease, b.name);
-            const auto have =
-                t.data ? detail::copy_out(lease.object_, t, b.buffer.bytes(), sum.has_value())
-                : sum  ? std::optional(xxh3(b.buffer.bytes()))
-                       : std::nullopt;
-            if (sum) detail::require_sum(*have, *sum, b.name, lease.key_);
+            const auto sums = expected(lease, b.name);
+            if (t.data)
+                detail::copy_out(lease.object_, t, b.buffer.bytes(), sums, b.name, lease.key_);
+            else
+                sums.verify(b.buffer.bytes(), b.name, lease.key_);
             core_->count.bytes_read += t.size_bytes();
         }
         core_->count.reads += 1;
