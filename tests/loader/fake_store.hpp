@@ -12,6 +12,7 @@
 
 #include "eyas/core/tensor.hpp"
 #include "eyas/sample/sample_ref.hpp"
+#include "eyas/store/concept.hpp"
 
 namespace eyas::test {
 
@@ -44,7 +45,8 @@ public:
         std::string id_;
     };
 
-    SampleRef put(SampleRef prototype, std::span<const NamedTensor> tensors) {
+    SampleRef put(SampleRef prototype, std::span<const NamedTensor> tensors,
+                  const GivenChecksums& = {}) {
         if (fail_put == prototype.sample_id)
             throw ResourceError("no space left", prototype.sample_id, "Free some");
         auto& features = samples_[prototype.sample_id];

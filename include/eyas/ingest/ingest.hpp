@@ -2,12 +2,14 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "eyas/core/error.hpp"
+#include "eyas/core/running_sums.hpp"
 #include "eyas/format/torch_file.hpp"
 #include "eyas/ingest/scan.hpp"
 #include "eyas/ingest/validate.hpp"
@@ -70,17 +72,34 @@ struct CheckedSample {
     TorchFile file;
     std::vector<NamedTensor> tensors;  // in the order of feature::all
     FeatureLayout layout;
+    Checksums checksums = {};  // of the tensors, taken while they were checked
 };
 
 inline CheckedSample open_checked(const std::filesystem::path& path, const IngestOptions& o,
                                   const std::optional<FeatureLayout>& first) {
-    TorchFile file(path);
+    TorchFile file(path, {.crc_by_reader = true});
     std::vector<NamedTensor> tensors;
     for (const auto name : feature::all)
         if (file.contains(name)) tensors.push_back({std::string(name), file.at(name)});
-    const auto layout = validate_sample(tensors, {o.vocab_size, o.max_len}, path.string());
-    if (first) check_same_width(layout, *first, path.string());
-    return {std::move(file), std::move(tensors), layout};
+    std::map<std::string, RunningSums> sums;
+    for (const auto& t : tensors)
+        sums.emplace(t.name, RunningSums(true, file.expected_crcs().contains(t.name)));
+    CheckedSample sample{file, tensors, {}, {}};
+    try {
+        sample.layout = validate_sample(
+            tensors, {o.vocab_size, o.max_len}, path.string(),
+            [&](const NamedTensor& t, auto bytes) { sums.find(t.name)->second(bytes); });
+    } catch (const DataError&) {
+        (void)TorchFile(path);  // damage is the reason to be told, where there is some
+        throw;
+    }
+    for (const auto& [name, crc] : file.expected_crcs())
+        if (const auto it = sums.find(name); it != sums.end() && it->second.crc32() != crc)
+            throw DataError("the bytes do not match their CRC-32", path.string() + ": " + name,
+                            "The file is damaged; capture the sample again");
+    for (const auto& [name, s] : sums) sample.checksums[name] = s.xxh3();
+    if (first) check_same_width(sample.layout, *first, path.string());
+    return sample;
 }
 
 }  // namespace detail
@@ -92,7 +111,8 @@ inline CheckedSample open_checked(const std::filesystem::path& path, const Inges
 /// after it is touched (what was put before stays, it is complete); with skip_bad it is listed in
 /// the report instead. Errors of the store (disk full, no permission) always end the call.
 /// `progress` runs on the calling thread after each file. `Sink` offers
-/// `SampleRef put(SampleRef, std::span<const NamedTensor>)`, as Store<Backend> does.
+/// `SampleRef put(SampleRef, std::span<const NamedTensor>, GivenChecksums)`, as Store<Backend>
+/// does.
 template <class Sink>
 IngestReport ingest(Sink& store, const std::filesystem::path& dir,
                     const IngestOptions& options = {},
@@ -112,9 +132,9 @@ IngestReport ingest(Sink& store, const std::filesystem::path& dir,
         if (sample) {
             first = sample->layout;
             for (const auto& t : sample->tensors) report.bytes += t.tensor.size_bytes();
-            report.manifest.refs.push_back(
-                store.put(detail::ref_prototype(options, i, sample->layout.rows),
-                          std::span<const NamedTensor>(sample->tensors)));
+            report.manifest.refs.push_back(store.put(
+                detail::ref_prototype(options, i, sample->layout.rows),
+                std::span<const NamedTensor>(sample->tensors), {.known = &sample->checksums}));
         }
         if (progress)
             progress({i + 1, files.size(), report.bad.size(), report.bytes,

@@ -1,6 +1,7 @@
 #pragma once
 #include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <optional>
 #include <span>
@@ -57,9 +58,21 @@ inline std::optional<std::size_t> find_non_finite(const TensorView& t) {
 
 namespace detail {
 
-inline void check_states_finite(const NamedTensor& t, std::int64_t width,
-                                const std::string& where) {
-    const auto at = find_non_finite(t.tensor);
+/// Sees every byte of a tensor once, piece by piece in order, while it is in the cache.
+using ByteObserver = std::function<void(const NamedTensor&, std::span<const std::byte>)>;
+
+inline void check_states_finite(const NamedTensor& t, std::int64_t width, const std::string& where,
+                                const ByteObserver& observe) {
+    constexpr std::int64_t step = 8192;  // elements
+    const auto n = t.tensor.elements();
+    const auto size = size_of(t.tensor.dtype);
+    std::optional<std::size_t> at;
+    for (std::int64_t i = 0; i < n && !at; i += step) {
+        const TensorView piece{t.tensor.data + static_cast<std::size_t>(i) * size, t.tensor.dtype,
+                               Shape{std::min(step, n - i)}};
+        if ((at = find_non_finite(piece))) *at += static_cast<std::size_t>(i);
+        if (observe) observe(t, piece.bytes());
+    }
     if (!at) return;
     const auto columns = static_cast<std::size_t>(width);
     throw DataError("NaN or infinity at row " + std::to_string(*at / columns) + ", column " +
@@ -100,20 +113,24 @@ inline void check_loss_mask(std::span<const std::int64_t> mask, const SampleBoun
 /// features; the others are not looked at. Returns the sample's layout. Throws DataError that names
 /// feature and row: missing keys, wrong dtype or shape, lengths that disagree, NaN or infinity,
 /// ids that are negative or outside V, mask values other than 0 and 1, no supervised token.
+/// `observe` sees the bytes of the four features in the same pass (to take their checksums).
 inline FeatureLayout validate_sample(std::span<const NamedTensor> tensors,
-                                     const SampleBounds& bounds, const std::string& where) {
+                                     const SampleBounds& bounds, const std::string& where,
+                                     const detail::ByteObserver& observe = {}) {
     std::vector<FeatureSpec> specs;
     for (const auto& t : tensors) specs.push_back(spec_of(t));
     const auto layout = feature_layout(specs, where);
     for (const auto& t : tensors) {
+        const bool row = t.name == feature::input_ids || t.name == feature::loss_mask;
+        if (observe && row) observe(t, t.tensor.bytes());
         if (t.name == feature::input_ids)
             detail::check_ids(t.tensor.as<std::int64_t>(), bounds, where);
         else if (t.name == feature::loss_mask)
             detail::check_loss_mask(t.tensor.as<std::int64_t>(), bounds, where);
         else if (t.name == feature::hidden_state)
-            detail::check_states_finite(t, layout.width, where);
+            detail::check_states_finite(t, layout.width, where, observe);
         else if (t.name == feature::aux_hidden_state)
-            detail::check_states_finite(t, layout.aux_width(), where);
+            detail::check_states_finite(t, layout.aux_width(), where, observe);
     }
     return layout;
 }

@@ -89,13 +89,24 @@ inline void copy_out(const StoredObject& object, const TensorView& t, std::span<
     expected.require(sums, feature, key);
 }
 
-/// The XXH3-64 of every feature. Throws ContractError for a feature that occurs twice.
-inline Checksums checksums_of(std::span<const NamedTensor> tensors, const std::string& where) {
+/// The XXH3-64 of every feature, from the bytes or from who knows it. Throws ContractError for a
+/// feature that occurs twice or whose sum is not known, DataError for sums that are not as
+/// announced.
+inline Checksums checksums_of(std::span<const NamedTensor> tensors, const GivenChecksums& given,
+                              const std::string& where) {
     Checksums sums;
-    for (const auto& t : tensors)
-        if (!sums.emplace(t.name, xxh3(t.tensor.bytes())).second)
+    for (const auto& t : tensors) {
+        if (given.known && !given.known->contains(t.name))
+            throw ContractError("the checksum of '" + t.name + "' was not given", where,
+                                "Give all checksums or none");
+        const auto sum = given.known ? given.known->at(t.name) : xxh3(t.tensor.bytes());
+        if (!sums.emplace(t.name, sum).second)
             throw ContractError("feature '" + t.name + "' occurs twice", where,
                                 "Name each feature once");
+    }
+    if (given.announced && *given.announced != sums)
+        throw DataError("the bytes are not those that were announced", where,
+                        "Put the sample again");
     return sums;
 }
 

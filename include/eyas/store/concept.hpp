@@ -27,6 +27,12 @@ struct ObjectKey {
 /// XXH3-64 of each feature's bytes, by stored name.
 using Checksums = std::map<std::string, std::uint64_t>;
 
+/// Checksums that come with a put.
+struct GivenChecksums {
+    const Checksums* announced = nullptr;  // that the bytes must have; DataError where not
+    const Checksums* known = nullptr;      // that the caller took of these bytes: not taken again
+};
+
 /// CRC-32 of each feature's bytes, by stored name, where the payload's format has that instead.
 using Crcs = std::map<std::string, std::uint32_t>;
 

@@ -169,7 +169,8 @@ private:
             if (const auto it = done_.find(p.token); it != done_.end()) return it->second;
         }
         const auto generation =
-            store_.put({.sample_id = p.sample, .run_id = {}}, tensors, &sums).generation();
+            store_.put({.sample_id = p.sample, .run_id = {}}, tensors, {.announced = &sums})
+                .generation();
         const std::lock_guard lock(mutex_);
         done_[p.token] = generation;
         order_.push_back(p.token);

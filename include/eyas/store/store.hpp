@@ -80,20 +80,16 @@ public:
     /// URI, generation and bytes. Throws ContractError for no features, a feature twice or metadata
     /// that carries a payload; ResourceError past the quota or when the disk refuses; nothing
     /// changes then.
-    /// `announced`: checksums that the bytes must have; DataError where they have others.
     SampleRef put(SampleRef prototype, std::span<const NamedTensor> tensors,
-                  const Checksums* announced = nullptr) {
+                  const GivenChecksums& given = {}) {
         core_->authenticate();
         const auto where = "sample '" + prototype.sample_id + "'";
         if (prototype.sample_id.empty())
             throw ContractError("empty sample id", "Store::put", "Give every sample an id");
         if (tensors.empty()) throw ContractError("no features", where, "Put at least one tensor");
-        const auto checksums = detail::checksums_of(tensors, where);
+        const auto checksums = detail::checksums_of(tensors, given, where);
         std::uint64_t bytes = 0;
         for (const auto& t : tensors) bytes += t.tensor.size_bytes();
-        if (announced && *announced != checksums)
-            throw DataError("the bytes are not those that were announced", where,
-                            "Put the sample again");
         check_metadata(prototype.metadata, where + ": metadata");
         if (const auto quota = core_->policy.quota_bytes) {
             std::uint64_t used = 0;  // without what this put replaces
