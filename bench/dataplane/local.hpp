@@ -1,8 +1,4 @@
-// data_path [--dir D] [--samples N] [--tokens T] [--width H] [--runs R]: times what carries
-// features from the capture to the trainer (ingest into a shared store, get from it and from local
-// files, the loader) beside this machine's memcpy and file copy, in the same run. A sample is what
-// a target of width H writes: bf16 hidden states [1, T, H] and [1, T, 3H], int64 ids and loss mask
-// [T].
+#pragma once
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
@@ -19,13 +15,16 @@
 #include "eyas/store/shared_directory.hpp"
 #include "eyas/store/store.hpp"
 
-namespace {
-using namespace eyas;
+// What carries features from the capture to the trainer on one machine (ingest into a shared store,
+// get from it and from local files, the loader) beside this machine's memcpy and file copy. A
+// sample is what a target of width H writes: bf16 hidden states [1, T, H] and [1, T, 3H], int64 ids
+// and loss mask [T].
+namespace eyas::bench {
 namespace fs = std::filesystem;
 
-class DataPath {
+class LocalRows {
 public:
-    explicit DataPath(const bench::Arguments& a)
+    explicit LocalRows(const Arguments& a)
         : root_(fs::path(a.text("dir")) / "eyas-bench-data-path"),
           samples_(a.number("samples")),
           tokens_(a.number("tokens")),
@@ -38,7 +37,7 @@ public:
                     bytes_ / static_cast<double>(samples_) / 1e6, a.text("dir").c_str());
         std::printf("%-44s %8s %8s %8s\n", "", "GB/s", "min", "max");
     }
-    ~DataPath() {
+    ~LocalRows() {
         std::error_code ignored;
         fs::remove_all(root_, ignored);
     }
@@ -89,7 +88,7 @@ private:
 
     template <class F>
     void row(const std::string& what, F&& f) {
-        const auto t = bench::times_of(f, runs_);
+        const auto t = times_of(f, runs_);
         std::printf("%-44s %8.2f %8.2f %8.2f\n", what.c_str(), bytes_ / t.median / 1e9,
                     bytes_ / t.max / 1e9, bytes_ / t.min / 1e9);
         std::fflush(stdout);
@@ -155,19 +154,4 @@ private:
     double bytes_ = 0;
     Manifest manifest_;
 };
-}  // namespace
-
-int main(int argc, char** argv) {
-    try {
-        const eyas::bench::Arguments a(argc, argv,
-                                       {{"dir", std::filesystem::temp_directory_path().string()},
-                                        {"samples", "8"},
-                                        {"tokens", "2048"},
-                                        {"width", "4096"},
-                                        {"runs", "5"}});
-        DataPath(a).run();
-    } catch (const std::exception& e) {
-        std::fprintf(stderr, "data_path: %s\n", e.what());
-        return 1;
-    }
-}
+}  // namespace eyas::bench
