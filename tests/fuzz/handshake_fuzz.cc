@@ -31,7 +31,7 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
         fuzz::require(false);  // a MAC that nobody made
     });
     fuzz::refuse_or_read([&] {
-        if (const auto error = detail::Envelope::open_reply(bytes, 0, "fuzz").error)
+        if (const auto error = detail::Envelope::open_reply(bytes, open, 0, "fuzz").error)
             std::rethrow_exception(error);
     });
     return 0;

@@ -67,7 +67,7 @@ void links() {
     write("handshake", "server", server.bytes());
     write("handshake", "request", detail::Envelope::request({}, 0, bytes).bytes());
     write("handshake", "error",
-          detail::Envelope::reply(0, DataError("what", "where", "remedy")).bytes());
+          detail::Envelope::reply({}, 0, DataError("what", "where", "remedy")).bytes());
 }
 
 void records() {

@@ -20,18 +20,17 @@ struct Scripted {
         InMessage receive(const Limit& limit) {
             InMessage m;
             detail::WireWriter w;
-            if (greeted == 0)
-                w.put(detail::Handshake::version)
-                    .raw(detail::Id128{})
-                    .raw(detail::Id128{})
-                    .put(std::uint8_t{0});
-            else if (greeted == 1)
+            if (greeted == 0) {
+                w.put(detail::Handshake::version).raw(detail::Id128{}).raw(detail::Id128{});
+                w.put(std::uint8_t{0});
+            } else if (greeted == 1) {
                 w.put(std::uint8_t{1}).raw(detail::Mac{});
-            else if (greeted == 2)  // the pool's first answer, to a closing of nothing
-                w.put(std::uint64_t{0}).put(std::uint8_t{0});
-            else {
-                m = said.receive(limit);
-                w.put(static_cast<std::uint64_t>(greeted - 2)).raw(m.head);
+            } else {  // the pool's first answer is to a closing of nothing
+                const std::byte good[] = {std::byte{0}};
+                if (greeted > 2) m = said.receive(limit);
+                const auto body = greeted > 2 ? std::span<const std::byte>(m.head) : good;
+                const auto number = static_cast<std::uint64_t>(greeted - 2);
+                w.put(number).raw(detail::seal_of({}, detail::Says::Reply, number, body)).raw(body);
             }
             ++greeted;
             m.head.assign(w.bytes().begin(), w.bytes().end());

@@ -1,4 +1,5 @@
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <map>
@@ -68,6 +69,7 @@ protected:
     void push(Node n) {
         if (nodes_.size() >= most_values)
             fail("more than " + std::to_string(most_values) + " values");
+        charge(sizeof(Node));
         nodes_.push_back(std::move(n));
         stack_.push_back(nodes_.size() - 1);
     }
@@ -129,6 +131,7 @@ protected:
     PickleValue tree(Ref r, std::size_t depth) {
         if (depth > deepest || ++visited_ > most_values)
             fail("values are nested or shared too deeply");
+        charge(sizeof(PickleValue));
         const auto& n = nodes_[r];
         if (const auto* v = std::get_if<PickleValue>(&n)) {
             if (const auto* text = v->as<std::string>()) charge(text->size());
@@ -137,6 +140,7 @@ protected:
         }
         if (const auto* s = std::get_if<Sequence>(&n)) {
             PickleList items;
+            items.reserve(std::min(s->items.size(), most_values - visited_));
             for (auto i : s->items) items.push_back(tree(i, depth + 1));
             if (s->tuple) return PickleTuple{std::move(items)};
             return items;
@@ -151,7 +155,7 @@ protected:
         fail("a bare storage or class where a value belongs");
     }
 
-    /// Counts bytes that are copied: a short pickle can name one long value very often.
+    /// Counts bytes that values take: a short pickle can name one long value very often.
     void charge(std::size_t bytes) {
         if (bytes > most_copied - copied_) fail("its values take too much memory");
         copied_ += bytes;
