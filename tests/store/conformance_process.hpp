@@ -1,12 +1,7 @@
 #pragma once
-#include <signal.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <cstdio>
-
 #include "conformance.hpp"
 #include "eyas/sample/manifest.hpp"
+#include "forked.hpp"
 #include "scratch.hpp"
 
 // What stores in several processes do that share one place. Every step is a process of its own that
@@ -15,49 +10,6 @@
 //   eyas::conformance::check_processes<MyBackend>([] { return MyBackend::Options{...}; });
 // where the function gives the options of a fresh, empty place that every process can reach.
 namespace eyas::conformance {
-
-/// Runs f in a process; what it ended with: 0 where f returned, 1 where it threw, -SIGNAL.
-class Process {
-public:
-    explicit Process(const std::function<void()>& f) : pid_(::fork()) {
-        if (pid_ != 0) return;
-        int code = 1;
-        try {
-            f();
-            code = 0;
-        } catch (const std::exception& e) {
-            std::fprintf(stderr, "process: %s\n", e.what());
-        }
-        ::_exit(code);
-    }
-    Process(const Process&) = delete;
-    Process& operator=(const Process&) = delete;
-    ~Process() {
-        if (running_) kill();
-    }
-    int kill(int signal = SIGKILL) {
-        ::kill(pid_, signal);
-        if (signal == SIGSTOP || signal == SIGCONT) return 0;
-        return wait();
-    }
-    int wait() {
-        int status = 0;
-        ::waitpid(pid_, &status, 0);
-        running_ = false;
-        return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
-    }
-    pid_t id() const { return pid_; }
-
-private:
-    pid_t pid_;
-    bool running_ = true;
-};
-inline int in_process(const std::function<void()>& f) { return Process(f).wait(); }
-
-/// For processes other than the suite's, where REQUIRE has no meaning.
-inline void demand(bool holds, const char* what) {
-    if (!holds) throw std::runtime_error(what);
-}
 
 template <class S>
 bool has_content(S& store, const SampleRef& ref, const Sample& want) {
