@@ -132,3 +132,23 @@ TEST_CASE("a store of another user, whose directory may only be read, is opened,
         REQUIRE(Store<SharedDirectory>(place).health().resident_objects == 1);
     }
 }
+
+TEST_CASE("a temporary that another process swept too early is a typed error, and nothing is put") {
+    test::Scratch dir;
+    const SharedDirectory::Options place{.root = dir.path(), .files = {.durable = false}};
+    auto sweeping = place;
+    sweeping.files.sweep_after = std::chrono::seconds(0);
+    conformance::Process sweeper([&] {
+        for (;;) SharedDirectory{sweeping};
+    });
+    Store<SharedDirectory> store(place);
+    int refused = 0;
+    for (int i = 0; i < 3000 && refused < 5; ++i) try {
+            const auto ref = store.put(prototype("a"), Sample(i).features());
+            REQUIRE(conformance::has_content(store, ref, Sample(i)));
+        } catch (const Error&) {
+            ++refused;
+        }
+    REQUIRE(refused > 0);
+    REQUIRE(store.health().resident_objects <= 1);
+}

@@ -50,8 +50,7 @@ private:
 struct Round {
     std::filesystem::path dir;
     std::string socket = "eyas+unix://" + (dir / "socket").string();
-    SharedDirectory::Options place{
-        .root = dir, .files = {.durable = false, .sweep_after = std::chrono::seconds(0)}};
+    SharedDirectory::Options place{.root = dir, .files = {.durable = false}};
 
     Pool::Options client() const {
         return {.address = parse_address(socket),
@@ -135,7 +134,9 @@ struct Round {
 
     /// What must hold when all have ended, whoever was killed.
     void check() const {
-        Store<SharedDirectory> store(place);
+        auto sweeping = place;
+        sweeping.files.sweep_after = std::chrono::seconds(0);
+        Store<SharedDirectory> store(sweeping);
         std::map<std::string, std::map<std::int64_t, std::int64_t>> acknowledged;
         std::set<std::pair<std::string, std::int64_t>> consumed;
         std::string id;

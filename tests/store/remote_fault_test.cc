@@ -150,7 +150,7 @@ TEST_CASE("pools that fail are stores that fail") {
 TEST_CASE("several processes share a pool, over tcp and unix, in memory and on disk") {
     test::Scratch dir;
     std::vector<std::unique_ptr<Process>> pools;
-    for (const std::string listen :
+    for (const std::string& listen :
          {std::string("eyas+tcp://127.0.0.1:0"), "eyas+unix://" + (dir.path() / "s-").string()}) {
         const auto check = [&]<class B>(const std::function<typename B::Options()>& place) {
             conformance::check_processes<Pool>([&] {

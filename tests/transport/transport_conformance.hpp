@@ -63,7 +63,7 @@ public:
 
     void sizes() {
         REQUIRE(with_servers(1, [](T& t, const auto& at, const auto&) {
-                    const auto client = t.client(at[0], options());
+                    const auto client = t.client(at[0], patient());
                     for (const std::size_t n : {0u, 1u, 65'000u, 65'536u, 5'000'001u})
                         demand(echoes(*client, "x", n), "every size");
                     demand(client->connections() == 1, "one link");
@@ -82,26 +82,26 @@ public:
                         const bool ended = fails(*client, when == "before" ? "x" : when, buffer);
                         demand(ended || when.starts_with("soon"), "a dead peer");
                         demand(fails(*client, "kill", buffer), "a peer that stays dead");
-                        const auto other = t.client(at[1], options());
+                        const auto other = t.client(at[1], patient());
                         demand(echoes(*other, "x", large, &buffer), "another peer, same buffer");
                     }) == 0);
     }
 
     void still_peers() {
         for (const std::string when : {"before", "stop", "soon19:0", "soon19:2000"})
-            REQUIRE(with_servers(1, [&](T& t, const auto& at, const auto& pids) {
-                        const auto client = t.client(at[0], options());
-                        std::vector<std::byte> buffer(large);
-                        demand(echoes(*client, "x", large, &buffer), "a living peer");
-                        if (when == "before") ::kill(pids[0], SIGSTOP);
-                        const bool ended = fails(*client, when == "before" ? "x" : when, buffer);
-                        demand(ended || when.starts_with("soon"), "a peer that stands still");
-                        ::usleep(10'000);  // so that a signal that came late is before this one
-                        ::kill(pids[0], SIGCONT);
-                        demand(eventually([&] { return !fails(*client, "x", buffer); }),
-                               "it goes on");
-                        demand(echoes(*client, "x", large, &buffer), "as before");
-                    }) == 0);
+            REQUIRE(
+                with_servers(1, [&](T& t, const auto& at, const auto& pids) {
+                    const auto client = t.client(at[0], options());
+                    std::vector<std::byte> buffer(large);
+                    demand(echoes(*client, "x", large, &buffer), "a living peer");
+                    if (when == "before") ::kill(pids[0], SIGSTOP);
+                    const bool ended = fails(*client, when == "before" ? "x" : when, buffer);
+                    demand(ended || when.starts_with("soon"), "a peer that stands still");
+                    ::usleep(10'000);  // so that a signal that came late is before this one
+                    ::kill(pids[0], SIGCONT);
+                    demand(eventually([&] { return !fails(*client, "x", buffer); }), "it goes on");
+                    demand(echoes(*t.client(at[0], patient()), "x", large, &buffer), "as before");
+                }) == 0);
     }
 
     /// A client that is killed while it sends leaves nothing with the server.
@@ -114,7 +114,7 @@ public:
             victims.push_back(std::make_unique<Process>([&, i] {
                 wait();
                 T t;
-                const auto client = t.client(parse_address(read_text_file(said)), options());
+                const auto client = t.client(parse_address(read_text_file(said)), patient());
                 for (;;) {
                     (void)echoes(*client, "x", large);
                     write_text_file(said.string() + "-" + std::to_string(i), "sent");
@@ -126,7 +126,7 @@ public:
                 eventually([&] { return exists(said.string() + "-" + std::to_string(i)); });
             write_text_file(said.string() + "-go", "");
             T t;
-            const auto client = t.client(parse_address(read_text_file(said)), options());
+            const auto client = t.client(parse_address(read_text_file(said)), patient());
             const auto base = std::stoul(read_text_file(said.string() + "-base"));
             std::uint64_t now = 0;
             demand(eventually([&] { return (now = descriptors(*client)) <= base; }),
@@ -141,7 +141,7 @@ public:
     void leaks() {
         REQUIRE(with_servers(2, [&](T& t, const auto& at, const auto& pids) {
                     const auto use = [&] {
-                        const auto client = t.client(at[0], options());
+                        const auto client = t.client(at[0], patient());
                         demand(echoes(*client, "x", large), "a living peer");
                         auto quick = options();
                         quick.reconnect_timeout = std::chrono::milliseconds(50);
@@ -159,19 +159,20 @@ public:
 
 private:
     static constexpr std::size_t large = std::size_t{12} << 20;
-    static ClientOptions options() {
-        return {.timeout = std::chrono::milliseconds(2500),
+    static ClientOptions options() {  // of clients whose peers fail
+        return {.timeout = std::chrono::milliseconds(4000),
                 .reconnect_timeout = std::chrono::milliseconds(500)};
     }
+    static ClientOptions patient() { return {.timeout = std::chrono::milliseconds(25'000)}; }
     static bool exists(const std::filesystem::path& p) { return std::filesystem::exists(p); }
 
     static void serve(const std::filesystem::path& said, const std::string& address) {
         T t;
         PeerService service;
         const auto server =
-            t.serve(parse_address(address), service, {.timeout = std::chrono::milliseconds(2500)});
+            t.serve(parse_address(address), service, {.timeout = patient().timeout});
         {  // what it has open while one client asks
-            const auto client = t.client(server->address(), options());
+            const auto client = t.client(server->address(), patient());
             (void)echoes(*client, "x", 10);
             write_text_file(said.string() + "-base", std::to_string(descriptors(*client)));
         }

@@ -1,5 +1,4 @@
 #pragma once
-#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <map>
@@ -131,7 +130,6 @@ protected:
     PickleValue tree(Ref r, std::size_t depth) {
         if (depth > deepest || ++visited_ > most_values)
             fail("values are nested or shared too deeply");
-        charge(sizeof(PickleValue));
         const auto& n = nodes_[r];
         if (const auto* v = std::get_if<PickleValue>(&n)) {
             if (const auto* text = v->as<std::string>()) charge(text->size());
@@ -140,13 +138,16 @@ protected:
         }
         if (const auto* s = std::get_if<Sequence>(&n)) {
             PickleList items;
-            items.reserve(std::min(s->items.size(), most_values - visited_));
+            charge(s->items.size() * sizeof(PickleValue));
+            items.reserve(s->items.size());
             for (auto i : s->items) items.push_back(tree(i, depth + 1));
             if (s->tuple) return PickleTuple{std::move(items)};
             return items;
         }
         if (const auto* d = std::get_if<Dict>(&n)) {
             PickleDict out;
+            charge(d->flat.size() * sizeof(PickleValue));
+            out.items.reserve(d->flat.size() / 2);
             for (std::size_t i = 0; i < d->flat.size(); i += 2)
                 out.items.emplace_back(tree(d->flat[i], depth + 1),
                                        tree(d->flat[i + 1], depth + 1));

@@ -64,7 +64,7 @@ public:
             write_safetensors(file, tensors, metadata);
         }
         file.sync();  // the long part, without the lock
-        const auto bytes = std::filesystem::file_size(file.temporary());
+        const auto bytes = file.bytes();
         const std::lock_guard guard(mutex_);
         DirectoryIndex::Lock lock(index_);
         name.generation = index_.next(sample);
