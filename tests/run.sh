@@ -25,8 +25,8 @@ bazel_tests() {
   rm -f "$log"
 }
 
-# The packaging test builds with pkg-config and CMake.
-bash tools/setup.sh cmake pkg-config || { echo "0 passed, 1 failed, 0 skipped"; exit 1; }
+# The packaging test builds with pkg-config and CMake, the fuzz targets with clang's libFuzzer.
+bash tools/setup.sh cmake pkg-config clang libclang-rt-dev || { echo "0 passed, 1 failed, 0 skipped"; exit 1; }
 
 say "format"
 mapfile -t sources < <(git ls-files '*.hpp' '*.cc' 2>/dev/null)
@@ -44,6 +44,13 @@ say "another workspace uses the library"
 count $?
 
 if ((!quick)); then
+  say "fuzz targets, ${EYAS_FUZZ_SECONDS:-60} s each"
+  fuzz_log="$(mktemp)"
+  bash tests/fuzz/run.sh "${EYAS_FUZZ_SECONDS:-60}" | tee "$fuzz_log"
+  # One pass for each target, by the closing line.
+  read -r fuzz_good fuzz_bad < <(sed -n 's/^\([0-9]*\) targets without a finding, \([0-9]*\) with one$/\1 \2/p' "$fuzz_log")
+  passed=$((passed + ${fuzz_good:-0})) failed=$((failed + ${fuzz_bad:-1}))
+  rm -f "$fuzz_log"
   say "clang-tidy over the library and the command line"
   clang-tidy --quiet examples/hello/main.cc examples/cli/main.cc -- -std=c++20 -Iinclude 2>/dev/null
   count $?

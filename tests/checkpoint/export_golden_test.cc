@@ -117,6 +117,24 @@ TEST_CASE("what would be a broken draft is refused") {
                           Catch::Contains("no exported draft"));
         CHECK(read_text_file(out.path() / "llama" / "model.safetensors") == "weights");
     }
+    SECTION("the directory is another's EAGLE3 draft, of the same two files") {
+        eyas::create_directories(out.path() / "draft");
+        for (const char* name : {"model.safetensors", "config.json"})
+            std::filesystem::copy_file(data / "plain" / "sglang" / name,
+                                       out.path() / "draft" / name);
+        CHECK_THROWS_WITH(export_draft(out.path() / "draft", tensors, config, {}, "x"),
+                          Catch::Contains("no exported draft"));
+        check_same_tensors(out.path() / "draft" / "model.safetensors",
+                           data / "plain" / "sglang" / "model.safetensors");
+    }
+    SECTION("the directory is an export: it is replaced, unless somebody changed it") {
+        const auto dir = out.path() / "ours";
+        export_draft(dir, tensors, config, {}, "x");
+        export_draft(dir, tensors, config, {}, "x");
+        write_text_file(dir / "config.json", read_text_file(dir / "config.json") + "\n");
+        CHECK_THROWS_WITH(export_draft(dir, tensors, config, {}, "x"),
+                          Catch::Contains("was changed since"));
+    }
     SECTION("the directory holds something else") {
         eyas::create_directories(out.path() / "a");
         write_text_file(out.path() / "a" / "thesis.txt", "words");

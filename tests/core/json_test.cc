@@ -67,3 +67,20 @@ TEST_CASE("a file is read, with the order of keys where that was asked for") {
     CHECK(read_json_file<OrderedJson>(path).dump() == R"({"z":1,"a":2})");
     CHECK_THROWS_AS(read_json_file(scratch.path() / "none.json"), DataError);
 }
+
+TEST_CASE("numbers that are no integers of the type are refused, not converted") {
+    const auto get = [](const char* text) {
+        return required<std::int64_t>(parse_json(text, "x"), "n", "x");
+    };
+    REQUIRE(get(R"({"n": 1e3})") == 1000);
+    REQUIRE(get(R"({"n": -7})") == -7);
+    for (const char* bad : {R"({"n": 4.8e69})", R"({"n": 1.5})", R"({"n": 18446744073709551615})",
+                            R"({"n": -1e300})", R"({"n": "1"})"})
+        REQUIRE_THROWS_AS(get(bad), DataError);
+    const auto offsets = [](const char* text) {
+        return required<std::vector<std::uint64_t>>(parse_json(text, "x"), "n", "x");
+    };
+    REQUIRE(offsets(R"({"n": [0, 5]})").size() == 2);
+    for (const char* bad : {R"({"n": [0, -1]})", R"({"n": [1e40]})", R"({"n": [0.5]})"})
+        REQUIRE_THROWS_AS(offsets(bad), DataError);
+}

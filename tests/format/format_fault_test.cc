@@ -252,3 +252,32 @@ TEST_CASE("a short pickle that names one long value very often is refused") {
     write_pickle(path, pickle + "e.");
     REQUIRE_THROWS_WITH(TorchFile(path), Catch::Contains("too much memory"));
 }
+
+TEST_CASE("a short pickle takes little memory, however its values are shared") {
+    test::Scratch dir;
+    const auto path = dir.path() / "x.pt";
+    std::string many(5'000'000, 'N');  // values that are dropped again
+    write_pickle(path, "\x80\x02](" + many + "e.");
+    REQUIRE_THROWS_WITH(TorchFile(path), Catch::Contains("too much memory"));
+    // A list of 1000 values, named 4000 times: 4 million values of 16 KB.
+    std::string shared = "\x80\x02](](" + std::string(1000, 'N') + "eq\x01";
+    for (int i = 0; i < 4000; ++i) shared += "h\x01";
+    write_pickle(path, shared + "e.");
+    REQUIRE_THROWS_WITH(TorchFile(path), Catch::Contains("too much memory"));
+    // A list of a million that holds itself first.
+    std::string self = "\x80\x02]q\x01(h\x01N";
+    for (int i = 0; i < 1'000'000; ++i) self += "h\x02";
+    self.insert(self.find("h\x02"), "q\x02");
+    write_pickle(path, self + "e.");
+    REQUIRE_THROWS_WITH(TorchFile(path), Catch::Contains("too much memory"));
+}
+
+TEST_CASE("a short pickle with many long argument tuples is read in time that its length bounds") {
+    test::Scratch dir;
+    const auto path = dir.path() / "x.pt";
+    std::string pickle = "\x80\x02](ctorch._utils\n_rebuild_parameter\nq\x02(" +
+                         std::string(400'000, 'N') + "tq\x01";
+    for (int i = 0; i < 100'000; ++i) pickle += "h\x02h\x01R";  // 400 GB, if each were copied
+    write_pickle(path, pickle + "e.");
+    REQUIRE_THROWS_AS(TorchFile(path), DataError);  // a class is no value
+}

@@ -8,13 +8,15 @@
 #include <thread>
 #include <vector>
 
+#include "eyas/core/json.hpp"
 #include "eyas/store/store.hpp"
 
 // What every store must do, whatever its backend. A user's own backend is tested by
 //   eyas::conformance::check_store<MyBackend>([] { return MyBackend::Options{...}; });
-// where the function gives the options of a fresh, empty place at each call and `shared` says
-// whether two instances with the same options see the same objects. Demands on transports (lost
-// responses, deadlines, hostile frames) are not here: no backend of this kind has one.
+// where the function gives the options of a fresh, empty place at each call. Beside it:
+// conformance_fault.hpp (the backend fails), conformance_process.hpp (several processes share the
+// place), ../transport/transport_conformance.hpp (peers fail). docs/testing.md has the table of
+// what is demanded and where it is tested; the numbers here are its lines.
 namespace eyas::conformance {
 
 /// One sample: input_ids [n] and hidden_state [1, n, 4], every value telling `seed` and place.
@@ -74,6 +76,9 @@ public:
         REQUIRE(ra.spec("hidden_state").shape == a.hidden.shape());
         REQUIRE(ra.estimated_bytes == static_cast<std::int64_t>(a.bytes()));
         REQUIRE(store.health().resident_objects == 2);
+        const auto text = ref_to_json(ra).dump();  // 7: metadata, and that is all
+        REQUIRE(text.size() < 2000);
+        REQUIRE(ref_from_json(parse_json<OrderedJson>(text, "ref"), "ref") == ra);
     }
 
     void wrong_calls() {  // 6
@@ -95,6 +100,10 @@ public:
         auto other = ref;
         other.feature_specs[0].shape = Shape{3};
         REQUIRE_THROWS_AS(store.acquire(other), DataError);
+        auto given_back = store.acquire(ref);  // 29: nothing to read before a lease or after it
+        store.release(std::move(given_back));
+        REQUIRE_THROWS_AS(store.view(given_back), ContractError);
+        REQUIRE_THROWS_AS(store.read_into(given_back, short_one), ContractError);
     }
 
     void isolation() {  // 3: neither the source nor what was read is the store's memory
@@ -203,6 +212,14 @@ public:
             require_content(store, ref, Sample(3));
         }
         REQUIRE(store.health().resident_objects == 6);
+        try {  // 300 bytes: kept, or refused and nothing kept
+            require_content(store,
+                            store.put(prototype(std::string(300, 'x')), Sample(3).features()),
+                            Sample(3));
+            REQUIRE(store.health().resident_objects == 7);
+        } catch (const ContractError&) {
+            REQUIRE(store.health().resident_objects == 6);
+        }
     }
 
     void threads() {  // leases, puts and collection from several threads

@@ -325,6 +325,16 @@ TEST_CASE("a put that comes again with its token is not done twice") {
     REQUIRE(pool.store.backend().objects().at(0).key.generation == 2);
 }
 
+TEST_CASE("a put whose tensors together pass the quota is refused before its bytes are taken") {
+    Served<Memory> pool({}, "eyas+tcp://127.0.0.1:0", {.quota_bytes = 100'000});
+    Sockets sockets;
+    const auto client = sockets.client(pool.server->address(), {});
+    const auto put = put_of(Sample(1, 7000), 1);  // each of the two is less
+    REQUIRE(put.parts[0].size() < 100'000);
+    REQUIRE_THROWS_WITH(say(*client, put), Catch::Contains("112000 bytes pass the quota"));
+    REQUIRE(pool.store.health().resident_objects == 0);
+}
+
 TEST_CASE("bytes that are not those announced are not stored") {
     Served<Memory> pool({}, "eyas+tcp://127.0.0.1:0");
     Sockets sockets;

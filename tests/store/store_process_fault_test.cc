@@ -236,7 +236,8 @@ TEST_CASE("a wrong or missing token is refused when opening and at each call") {
     REQUIRE(read_text_file(dir.path() / "eyas" / ".eyas-credential").find("right") ==
             std::string::npos);
     conformance::require_content(store, ref, Sample(1));
-    store.backend().set_credential_record(detail::make_credential_record("changed"));
+    write_text_file(dir.path() / "eyas" / ".eyas-credential",
+                    detail::make_credential_record("changed"));
     REQUIRE_THROWS_AS(store.acquire(ref), AuthenticationError);
     REQUIRE_THROWS_AS(store.put(prototype("b"), Sample(1).features()), AuthenticationError);
 }

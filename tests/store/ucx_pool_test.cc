@@ -1,7 +1,7 @@
 #include <signal.h>
 #include <sys/wait.h>
 
-#include "conformance.hpp"
+#include "conformance_process.hpp"
 #include "eyas/store/memory.hpp"
 #include "eyas/store/shared_directory.hpp"
 #include "eyas/transport/ucx.hpp"
@@ -168,4 +168,18 @@ TEST_CASE("a pool that is killed or stands still ends reads within the deadline"
                     return std::chrono::steady_clock::now() - start < std::chrono::seconds(60) ? 0
                                                                                                : 3;
                 }) == 0);
+}
+
+TEST_CASE("several processes share a pool over UCX") {
+    test::Scratch dir;
+    std::vector<std::unique_ptr<conformance::Process>> pools;
+    conformance::check_processes<Pool>([&] {
+        const auto said = dir.path() / std::to_string(pools.size());
+        pools.push_back(std::make_unique<conformance::Process>([said] {
+            serve_memory(said, {});
+            for (;;) ::pause();
+        }));
+        wait_for_file(said);
+        return Pool::Options{.address = parse_address(read_text_file(said))};
+    });
 }

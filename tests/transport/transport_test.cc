@@ -278,6 +278,26 @@ TEST_CASE("a request that is replayed or forged on a proven link is refused") {
     for (std::size_t cut = 0; cut < detail::Envelope::request_bytes; ++cut)
         REQUIRE_THROWS_AS(detail::Envelope::open_request(good.bytes().first(cut), a, 7, "x"),
                           Error);
+    // What a client said is not taken for the server's words.
+    REQUIRE_THROWS_AS(detail::Envelope::open_reply(good.bytes(), a, 7, "x"), AuthenticationError);
+}
+
+TEST_CASE("a head that is damaged on the way is refused on both sides, token or not") {
+    for (const bool keyed : {false, true}) {
+        const detail::Acquainted a{.keyed = keyed, .key = {std::byte{5}}};
+        const auto request = detail::Envelope::request(a, 7, bytes_of("body"));
+        const auto reply = detail::Envelope::reply(a, 7, bytes_of("answer"));
+        REQUIRE(detail::Envelope::open_reply(reply.bytes(), a, 7, "x").body.size() == 6);
+        for (const auto* message : {&request, &reply})
+            for (std::size_t at = 0; at < message->bytes().size(); ++at) {
+                std::vector<std::byte> bad(message->bytes().begin(), message->bytes().end());
+                bad[at] ^= std::byte{16};
+                if (message == &request)
+                    REQUIRE_THROWS_AS(detail::Envelope::open_request(bad, a, 7, "x"), Error);
+                else
+                    REQUIRE_THROWS_AS(detail::Envelope::open_reply(bad, a, 7, "x"), Error);
+            }
+    }
 }
 
 TEST_CASE("addresses") {

@@ -8,6 +8,7 @@
 
 #include "eyas/checkpoint/config_json.hpp"
 #include "eyas/checkpoint/directory.hpp"
+#include "eyas/core/checksum.hpp"
 #include "eyas/core/convert.hpp"
 #include "eyas/format/safetensors.hpp"
 
@@ -93,20 +94,27 @@ inline void require_shape(const std::map<std::string, TensorView>& all, const st
                         where, "Use the config that the draft was trained with");
 }
 
-/// Whether a config.json is an EAGLE3 draft's.
-inline bool is_draft_config(const std::filesystem::path& file) {
-    try {
-        const auto config = read_json_file(file);
-        for (const auto& a : config.value("architectures", Json::array()))
-            if (a.is_string() && a.get<std::string>().find("Eagle3") != std::string::npos)
-                return true;
-    } catch (const std::exception&) {  // none, or not JSON
-    }
-    return false;
+inline constexpr const char* export_mark = ".eyas-export";
+
+/// What the mark of an export says: it was written here, with these weights and this config.
+inline std::string mark_of(const std::filesystem::path& dir) {
+    std::string text;
+    for (const char* name : {"model.safetensors", "config.json"})
+        text += hex64(xxh3(MappedFile(dir / name).bytes())) + "  " + name + "\n";
+    return text;
 }
 
-/// Absolute, without a trailing slash. ContractError if anything but an EAGLE3 draft's two files
-/// lies there.
+/// Whether a directory holds an export as it was written; another's draft looks the same but for
+/// the mark.
+inline bool is_export(const std::filesystem::path& dir) {
+    try {
+        return read_text_file(dir / export_mark) == mark_of(dir);
+    } catch (const Error&) {  // a file is missing
+        return false;
+    }
+}
+
+/// Absolute, without a trailing slash. ContractError if anything but an export of ours lies there.
 inline std::filesystem::path checked_export_directory(const std::filesystem::path& out_dir) {
     auto target = std::filesystem::absolute(out_dir).lexically_normal();
     if (!target.has_filename()) target = target.parent_path();
@@ -121,20 +129,20 @@ inline std::filesystem::path checked_export_directory(const std::filesystem::pat
     if (e) refuse("the directory cannot be listed: " + e.message());
     for (; it != std::filesystem::directory_iterator(); ++it, ++files) {
         const auto name = it->path().filename();
-        if (name != "model.safetensors" && name != "config.json")
+        if (name != "model.safetensors" && name != "config.json" && name != export_mark)
             refuse("the directory holds " + name.string() + ", which is no export");
     }
-    if (files > 0 && !is_draft_config(target / "config.json"))
-        refuse("the directory holds a model that is no exported draft");
+    if (files > 0 && !is_export(target))
+        refuse("the directory holds a model that is no exported draft, or was changed since");
     return target;
 }
 }  // namespace detail
 
-/// Writes `out_dir` (complete or not at all, over an older one) with model.safetensors (bfloat16
-/// weights under the training names, t2d [V] bool, d2t [W] int64) and config.json, as SGLang's
-/// EAGLE3 loader and transformers read them. `draft` is what draft_tensors() gives; `where` names
-/// its origin in errors. Throws DataError for missing or misshapen tensors, ContractError for a
-/// HuggingFace layout without an embedding.
+/// Writes `out_dir` (complete or not at all, over an older export of ours) with model.safetensors
+/// (bfloat16 weights under the training names, t2d [V] bool, d2t [W] int64) and config.json, as
+/// SGLang's EAGLE3 loader and transformers read them. `draft` is what draft_tensors() gives;
+/// `where` names its origin in errors. Throws DataError for missing or misshapen tensors,
+/// ContractError for a HuggingFace layout without an embedding.
 inline void export_draft(const std::filesystem::path& out_dir, std::span<const NamedTensor> draft,
                          const ModelConfig& config, const ExportOptions& options,
                          const std::string& where) {
@@ -169,6 +177,7 @@ inline void export_draft(const std::filesystem::path& out_dir, std::span<const N
     AtomicDirectory dir(target.parent_path(), target.filename().string());
     write_safetensors(dir.path() / "model.safetensors", out, {{"format", "pt"}});
     write_text_file(dir.path() / "config.json", serving_config(config).dump(2) + "\n");
+    write_text_file(dir.path() / detail::export_mark, detail::mark_of(dir.path()));
     dir.commit();
 }
 

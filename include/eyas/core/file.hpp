@@ -140,6 +140,7 @@ public:
             if (n < 0 && errno == EINTR) continue;
             if (n < 0) detail::throw_errno("cannot write", path_);
             bytes = bytes.subspan(static_cast<std::size_t>(n));
+            written_ += static_cast<std::uint64_t>(n);
         }
     }
     void write(std::string_view text) { write(std::as_bytes(std::span(text.data(), text.size()))); }
@@ -167,9 +168,11 @@ public:
     const std::filesystem::path& temporary() const { return temporary_; }
     const std::filesystem::path& path() const { return path_; }
     int descriptor() const { return fd_.get(); }
+    std::uint64_t bytes() const { return written_; }  // so far
 
 private:
     std::filesystem::path path_, temporary_;
+    std::uint64_t written_ = 0;
     detail::Fd fd_;
     bool durable_;
     bool committed_ = false;

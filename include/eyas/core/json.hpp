@@ -1,8 +1,13 @@
 #pragma once
+#include <algorithm>
+#include <cmath>
+#include <concepts>
+#include <cstdint>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "eyas/core/error.hpp"
 #include "eyas/core/file.hpp"
@@ -37,6 +42,27 @@ inline void check_json_depth(std::string_view text, const std::string& where) {
         }
     }
 }
+
+/// Whether a number is one of T's: JSON's have any size and fractions, and converting one that does
+/// not fit is undefined. True for what is no number, which the conversion itself refuses.
+template <class T, class J>
+bool fits(const J& value) {
+    if constexpr (std::integral<T> && !std::same_as<T, bool>) {
+        if (value.is_number_unsigned())
+            return std::in_range<T>(value.template get<std::uint64_t>());
+        if (value.is_number_integer()) return std::in_range<T>(value.template get<std::int64_t>());
+        if (!value.is_number_float()) return true;
+        const auto number = value.template get<double>();  // 1e3 is a whole number
+        return std::abs(number) <= 0x1p53 && number == std::trunc(number) &&
+               std::in_range<T>(static_cast<std::int64_t>(number));
+    } else if constexpr (requires { typename T::value_type; } && !std::same_as<T, std::string> &&
+                         !std::same_as<T, J>) {
+        return !value.is_array() || std::ranges::all_of(value, [](const J& v) {
+            return fits<typename T::value_type>(v);
+        });
+    }
+    return true;
+}
 }  // namespace detail
 
 /// Parses text; DataError with the position on bad JSON, or on more than 64 levels of nesting.
@@ -62,12 +88,11 @@ T required(const J& object, const char* key, const std::string& where) {
         throw DataError(std::string("key '") + key + "' is missing", where,
                         "Write the file again with it");
     try {
-        return object.at(key).template get<T>();
+        if (detail::fits<T>(object.at(key))) return object.at(key).template get<T>();
     } catch (const nlohmann::json::exception&) {
-        throw DataError(
-            std::string("key '") + key + "' has the wrong type: " + object.at(key).dump(), where,
-            "Correct the value");
     }
+    throw DataError(std::string("key '") + key + "' has the wrong type: " + object.at(key).dump(),
+                    where, "Correct the value");
 }
 
 /// The same with a default for a missing key or a null.

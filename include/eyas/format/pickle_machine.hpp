@@ -68,6 +68,7 @@ protected:
     void push(Node n) {
         if (nodes_.size() >= most_values)
             fail("more than " + std::to_string(most_values) + " values");
+        charge(sizeof(Node));
         nodes_.push_back(std::move(n));
         stack_.push_back(nodes_.size() - 1);
     }
@@ -137,12 +138,16 @@ protected:
         }
         if (const auto* s = std::get_if<Sequence>(&n)) {
             PickleList items;
+            charge(s->items.size() * sizeof(PickleValue));
+            items.reserve(s->items.size());
             for (auto i : s->items) items.push_back(tree(i, depth + 1));
             if (s->tuple) return PickleTuple{std::move(items)};
             return items;
         }
         if (const auto* d = std::get_if<Dict>(&n)) {
             PickleDict out;
+            charge(d->flat.size() * sizeof(PickleValue));
+            out.items.reserve(d->flat.size() / 2);
             for (std::size_t i = 0; i < d->flat.size(); i += 2)
                 out.items.emplace_back(tree(d->flat[i], depth + 1),
                                        tree(d->flat[i + 1], depth + 1));
@@ -151,7 +156,7 @@ protected:
         fail("a bare storage or class where a value belongs");
     }
 
-    /// Counts bytes that are copied: a short pickle can name one long value very often.
+    /// Counts bytes that values take: a short pickle can name one long value very often.
     void charge(std::size_t bytes) {
         if (bytes > most_copied - copied_) fail("its values take too much memory");
         copied_ += bytes;

@@ -185,7 +185,8 @@ private:
     }
 
     void reduce() {
-        const auto arguments = node<Sequence>(pop(), "a tuple of arguments").items;
+        // Nothing is pushed while it is in use; a copy would cost its length at every call.
+        const auto& arguments = node<Sequence>(pop(), "a tuple of arguments").items;
         const auto name = node<Global>(pop(), "a callable").name;
         if (name.starts_with("torch._utils _rebuild_tensor"))
             return push_value(rebuild_tensor(arguments, name.ends_with("v3")));
@@ -206,7 +207,7 @@ private:
         Dict d;
         if (!arguments.empty())
             for (auto pair : node<Sequence>(arguments[0], "a list of pairs").items) {
-                const auto kv = node<Sequence>(pair, "a pair").items;
+                const auto& kv = node<Sequence>(pair, "a pair").items;
                 if (kv.size() != 2) fail("expected a pair");
                 charge(sizeof(Ref) * 2);
                 d.flat.insert(d.flat.end(), kv.begin(), kv.end());

@@ -110,6 +110,13 @@ inline Checksums checksums_of(std::span<const NamedTensor> tensors, const GivenC
     return sums;
 }
 
+/// A lease that was given back has nothing to show.
+inline void require_held(const StoredObject& object, const ObjectKey& key) {
+    if (object.tensors.empty())
+        throw ContractError("the lease was given back", "sample '" + key.sample + "'",
+                            "Acquire the sample again");
+}
+
 inline void check_buffer(const NamedBuffer& b, const TensorView& t, const ObjectKey& key) {
     if (b.buffer.dtype != t.dtype || !(b.buffer.shape == t.shape))
         throw ContractError("the buffer of '" + b.name + "' is " +

@@ -95,6 +95,8 @@ concept StoreBackend = std::constructible_from<B, typename B::Options> &&
     { b.uri(key) } -> std::same_as<std::string>;  // for the ref
     // The record that proves a credential (not the credential), if one was set.
     { b.credential_record() } -> std::same_as<std::optional<std::string>>;
+    // Sets it where there is neither one nor an object, in one step: of several openers of an empty
+    // place the first gives it its credential. Else nothing.
     b.set_credential_record(text);
 };
 

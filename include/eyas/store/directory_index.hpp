@@ -72,21 +72,19 @@ public:
 
     explicit DirectoryIndex(std::filesystem::path dir) : dir_(std::move(dir)) {}
 
-    /// Holds the directory's lock; other processes wait meanwhile.
+    /// Holds the directory's lock; other processes wait meanwhile. Where the directory may only be
+    /// read, nothing can be changed, and it is listed without a lock if none was ever made.
     class Lock {
     public:
         /// ResourceError when the directory cannot be locked or listed.
-        explicit Lock(DirectoryIndex& index)
-            : index_(index),
-              fd_(::open((index.dir_ / lock_name).c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644)) {
-            if (!fd_) throw_errno("cannot open the store's lock", index.dir_ / lock_name);
-            while (::flock(fd_.get(), LOCK_EX) != 0)
-                if (errno != EINTR) throw_errno("cannot lock", index.dir_ / lock_name);
+        explicit Lock(DirectoryIndex& index) : index_(index), fd_(open_lock(index.path())) {
+            while (fd_ && ::flock(fd_.get(), writable_ ? LOCK_EX : LOCK_SH) != 0)
+                if (errno != EINTR) throw_errno("cannot lock", index.path());
             Counters now;  // older files have only the first
-            if (::pread(fd_.get(), &now, sizeof now, 0) < 0)
-                throw_errno("cannot read", index_.dir_ / lock_name);
+            if (fd_ && ::pread(fd_.get(), &now, sizeof now, 0) < 0)
+                throw_errno("cannot read", index.path());
             if (now.retired > static_cast<std::uint64_t>(ObjectName::most_generations))
-                throw DataError("its counters are impossible", (index_.dir_ / lock_name).string(),
+                throw DataError("its counters are impossible", index.path().string(),
                                 "Restore the file, or ingest into a new store");
             if (!index_.known_ || now.changes != index_.counters_.changes ||
                 index_.modified() != index_.modified_)
@@ -95,29 +93,76 @@ public:
         }
 
         /// Changes the directory by f(). The change is counted before it is made, so that others
-        /// look again even where this process ends half-way.
+        /// look again even where this process ends half-way. ResourceError where the directory may
+        /// only be read.
         template <class F>
         void change(const F& f) {
             index_.known_ = false;
             ++index_.counters_.changes;
-            if (::pwrite(fd_.get(), &index_.counters_, sizeof index_.counters_, 0) < 0)
-                throw_errno("cannot write", index_.dir_ / lock_name);
+            write_counters();
             f();
             index_.modified_ = index_.modified();
             index_.known_ = true;
         }
-        /// Before the change() that erases an object: its generation is never given again.
-        void retire(std::int64_t generation) {
+        /// Before the change() that erases an object: its generation is never given again. It is
+        /// noted (on the disk, where `durable`) before the object goes.
+        void retire(std::int64_t generation, bool durable) {
             auto& top = index_.counters_.retired;
-            top = std::max(top, static_cast<std::uint64_t>(generation));
+            if (top >= static_cast<std::uint64_t>(generation)) return;
+            top = static_cast<std::uint64_t>(generation);
+            write_counters();
+            if (durable && ::fdatasync(fd_.get()) != 0) throw_errno("cannot sync", index_.path());
         }
 
     private:
+        Fd open_lock(const std::filesystem::path& path) {
+            Fd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
+            if (fd) return fd;
+            if (errno != EACCES && errno != EPERM && errno != EROFS)
+                throw_errno("cannot open the store's lock", path);
+            writable_ = false;
+            return Fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+        }
+        void write_counters() {
+            if (!writable_)
+                throw ResourceError("the store may only be read", index_.dir_.string(),
+                                    "Check the directory's permissions");
+            if (::pwrite(fd_.get(), &index_.counters_, sizeof index_.counters_, 0) < 0)
+                throw_errno("cannot write", index_.path());
+        }
+
         DirectoryIndex& index_;
+        bool writable_ = true;
         Fd fd_;
     };
 
     Objects& objects() { return objects_; }
+
+    /// Takes away all objects of a sample; they are no longer current, whether their files go or
+    /// not.
+    void drop(const std::string& sample) {
+        for (auto it = objects_.lower_bound({sample, 0});
+             it != objects_.end() && it->first.first == sample;)
+            it = drop(it);
+    }
+    /// Before a sample's newest object is erased: what could not be removed of its older ones must
+    /// not become readable again. ResourceError while one still cannot be removed.
+    void require_no_remains(const std::string& sample) {
+        for (auto it = remains_.lower_bound({sample, 0});
+             it != remains_.end() && it->first.first == sample; it = remains_.erase(it))
+            remove_file(path_of(*it));
+    }
+    std::filesystem::path path_of(const Objects::value_type& object) const {
+        const auto& [key, entry] = object;
+        return dir_ / ObjectName{key.first, key.second, entry.suffix}.text();
+    }
+    static void remove_file(const std::filesystem::path& path) {
+        std::error_code e;
+        std::filesystem::remove(path, e);
+        if (e)
+            throw ResourceError("cannot remove: " + e.message(), path.string(),
+                                "Check permissions");
+    }
 
     /// The generation that a sample's next object gets: one more than its newest; for a sample
     /// that is not here, one more than any that was ever erased here, since it may have been among
@@ -137,6 +182,14 @@ public:
     static constexpr const char* lock_name = ".eyas-lock";
 
 private:
+    std::filesystem::path path() const { return dir_ / lock_name; }
+    Objects::iterator drop(Objects::iterator it) {
+        std::error_code error;
+        std::filesystem::remove(path_of(*it), error);
+        if (error) remains_.insert(*it);
+        return objects_.erase(it);
+    }
+
     std::pair<std::int64_t, std::int64_t> modified() const {
         struct stat st {};
         if (::stat(dir_.c_str(), &st) != 0) throw_errno("cannot stat", dir_);
@@ -153,6 +206,7 @@ private:
         ++listings_;
         modified_ = modified();
         objects_.clear();
+        remains_.clear();
         std::error_code error;
         std::filesystem::directory_iterator it(dir_, error);
         for (; !error && it != std::filesystem::directory_iterator(); it.increment(error)) {
@@ -178,12 +232,7 @@ private:
     void drop_superseded() {
         for (auto it = objects_.begin(); it != objects_.end();) {
             const auto next = std::next(it);
-            if (next != objects_.end() && next->first.first == it->first.first) {
-                std::error_code ignored;  // the newer one makes it unreadable in any case
-                const ObjectName name{it->first.first, it->first.second, it->second.suffix};
-                std::filesystem::remove(dir_ / name.text(), ignored);
-                objects_.erase(it);
-            }
+            if (next != objects_.end() && next->first.first == it->first.first) drop(it);
             it = next;
         }
         modified_ = modified();
@@ -194,7 +243,7 @@ private:
     Counters counters_;
     std::uint64_t listings_ = 0;
     std::pair<std::int64_t, std::int64_t> modified_{};
-    Objects objects_;
+    Objects objects_, remains_;  // remains: superseded, and could not be removed
 };
 
 }  // namespace eyas::detail

@@ -64,13 +64,13 @@ public:
             write_safetensors(file, tensors, metadata);
         }
         file.sync();  // the long part, without the lock
-        const auto bytes = std::filesystem::file_size(file.temporary());
+        const auto bytes = file.bytes();
         const std::lock_guard guard(mutex_);
         DirectoryIndex::Lock lock(index_);
         name.generation = index_.next(sample);
         lock.change([&] {
             file.commit_as(dir_ / name.text());
-            drop(sample);
+            index_.drop(sample);
             index_.add(name, bytes, std::chrono::system_clock::now());
         });
         return name.generation;
@@ -108,9 +108,10 @@ public:
         DirectoryIndex::Lock lock(index_);
         const auto it = index_.objects().find({key.sample, key.generation});
         if (it == index_.objects().end()) return;
-        lock.retire(key.generation);
+        lock.retire(key.generation, options_.durable);
         lock.change([&] {
-            remove_file(path_of(it->first, it->second));
+            index_.require_no_remains(key.sample);
+            DirectoryIndex::remove_file(index_.path_of(*it));
             index_.objects().erase(it);
         });
     }
@@ -141,7 +142,10 @@ public:
         return text;
     }
     void set_credential_record(const std::string& record) {
-        write_text_file(dir_ / credential_name, record + "\n");
+        const std::lock_guard guard(mutex_);
+        DirectoryIndex::Lock lock(index_);  // of several that open it first, one is the owner
+        if (!credential_record() && index_.objects().empty())
+            write_text_file(dir_ / credential_name, record + "\n");
     }
 
 private:
@@ -149,29 +153,6 @@ private:
     static constexpr const char* temporary_directory = ".eyas-tmp";
     static constexpr const char* credential_name = ".eyas-credential";
     static constexpr const char* checksum_prefix = "xxh3:";
-
-    std::filesystem::path path_of(const std::pair<std::string, std::int64_t>& key,
-                                  const DirectoryIndex::Entry& entry) const {
-        return dir_ / ObjectName{key.first, key.second, entry.suffix}.text();
-    }
-
-    /// Takes a sample's objects away; they are no longer current, whether their files stay or not.
-    void drop(const std::string& sample) {
-        auto& all = index_.objects();
-        for (auto it = all.lower_bound({sample, 0}); it != all.end() && it->first.first == sample;
-             it = all.erase(it)) {
-            std::error_code ignored;
-            std::filesystem::remove(path_of(it->first, it->second), ignored);
-        }
-    }
-
-    static void remove_file(const std::filesystem::path& path) {
-        std::error_code e;
-        std::filesystem::remove(path, e);
-        if (e)
-            throw ResourceError("cannot remove: " + e.message(), path.string(),
-                                "Check permissions");
-    }
 
     [[noreturn]] void gone(const ObjectKey& key) const {
         throw StaleReferenceError("generation " + std::to_string(key.generation) +

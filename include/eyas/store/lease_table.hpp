@@ -47,7 +47,8 @@ public:
     /// The removal of a dead object was done.
     void removed(const ObjectKey& key) {
         const std::lock_guard lock(mutex_);
-        entries_.erase(key);
+        const auto it = entries_.find(key);  // two may have done it, and a third may hold it anew
+        if (it != entries_.end() && it->second.dead) entries_.erase(it);
     }
 
     std::uint64_t active() const {

@@ -82,7 +82,7 @@ public:
     }
     void set_credential_record(const std::string& record) {
         const std::lock_guard lock(mutex_);
-        credential_ = record;
+        if (!credential_ && objects_.empty()) credential_ = record;
     }
 
 private:

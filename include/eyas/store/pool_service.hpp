@@ -146,10 +146,11 @@ private:
         std::vector<NamedTensor> tensors;
         std::vector<std::span<std::byte>> places;
         Checksums sums;
+        std::uint64_t total = 0;
         for (std::size_t i = 0; i < sizes.size(); ++i) {
             const auto& t = p.tensors[i];
             if (sizes[i] != t.bytes()) r.fail("bytes that do not fit tensor '" + t.name + "'");
-            require_room(sizes[i], p.sample);
+            require_room(total += sizes[i], p.sample);
             memory.emplace_back(t.dtype, t.shape);
             tensors.push_back({t.name, memory.back()});
             places.push_back(memory.back().mutable_view().bytes());
@@ -219,7 +220,7 @@ private:
 
     void require_room(std::uint64_t bytes, const std::string& sample) const {
         if (const auto quota = store_.policy().quota_bytes; quota && bytes > *quota)
-            throw ResourceError("a tensor of " + std::to_string(bytes) + " bytes passes the quota",
+            throw ResourceError(std::to_string(bytes) + " bytes pass the quota",
                                 "sample '" + sample + "'", "Raise the pool's quota");
     }
 

@@ -55,6 +55,7 @@ public:
         Lease(std::shared_ptr<Core> core, ObjectKey key, StoredObject object)
             : core_(std::move(core)), key_(std::move(key)), object_(std::move(object)) {}
         void drop(bool consumed) noexcept {
+            object_ = {};  // first, so that a pool hears of both in one round trip
             if (const auto core = std::exchange(core_, nullptr)) core->give_back(key_, consumed);
         }
 
@@ -192,6 +193,7 @@ public:
     /// says. Bytes that lie in another process are brought here at the first call.
     std::vector<NamedTensor> view(const Lease& lease) {
         core_->authenticate();
+        detail::require_held(lease.object_, lease.key_);
         if constexpr (ReadsElsewhere<B>) detail::bring_here(core_->backend, lease.object_);
         for (const auto& t : lease.object_.tensors)
             expected(lease, t.name).verify(t.tensor.bytes(), t.name, lease.key_);

@@ -105,7 +105,8 @@ private:
     // The error of this call alone, if it had one; throws where the link is of no use any more.
     static std::exception_ptr take_answer(Known& k, const Call& c, const Limit& limit) {
         auto m = k.link->receive(limit);
-        const auto [body, error] = Envelope::open_reply(m.head, k.answered++, k.link->peer());
+        const auto [body, error] =
+            Envelope::open_reply(m.head, k.known, k.answered++, k.link->peer());
         if (error) {
             if (!m.parts.empty()) refuse_parts(k);
             return error;

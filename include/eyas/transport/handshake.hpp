@@ -11,6 +11,7 @@
 #include <string>
 #include <string_view>
 
+#include "eyas/core/checksum.hpp"
 #include "eyas/core/random_id.hpp"
 #include "eyas/transport/concept.hpp"
 #include "eyas/transport/wire.hpp"
@@ -50,7 +51,7 @@ struct Acquainted {
 /// Nonces make each proof good for one link only; the link's key is a third HMAC of the same text.
 class Handshake {
 public:
-    static constexpr std::uint32_t version = 1;
+    static constexpr std::uint32_t version = 2;
 
     template <TransportLink L>
     static Acquainted as_client(L& link, const std::string& token, const Id128& client,
@@ -136,15 +137,23 @@ private:
     WireWriter transcript_;
 };
 
-/// Proves that a request is the next one on its link and from who made the link.
-inline Id128 request_mac(const Acquainted& a, std::uint64_t number,
-                         std::span<const std::byte> body) {
-    Id128 out{};
-    if (!a.keyed) return out;
+/// Which way a message goes: what one side said is not taken for the other's words.
+enum class Says : std::uint8_t { Request = 1, Reply = 2 };
+
+/// Proves that a head is the next one on its link and from who made the link. Without a token it
+/// only tells damage on the way (XXH3-128).
+inline Id128 seal_of(const Acquainted& a, Says says, std::uint64_t number,
+                     std::span<const std::byte> body) {
     WireWriter w;
-    w.put(number).raw(body);
-    const auto full = hmac_sha256(a.key, w.bytes());
-    std::copy_n(full.begin(), out.size(), out.begin());
+    w.put(static_cast<std::uint8_t>(says)).put(number).raw(body);
+    Id128 out{};
+    if (a.keyed) {
+        const auto full = hmac_sha256(a.key, w.bytes());
+        std::copy_n(full.begin(), out.size(), out.begin());
+    } else {
+        const auto hash = XXH3_128bits(w.bytes().data(), w.bytes().size());
+        std::memcpy(out.data(), &hash, out.size());
+    }
     return out;
 }
 

@@ -167,7 +167,7 @@ private:
     bool serve_one(Link& link, const Acquainted& known, typename S::Session& session,
                    std::uint64_t number) {
         auto m = link.receive({.cancelled = &stopping_});
-        OneRequest request(*this, link, m, number);
+        OneRequest request(*this, link, m, known, number);
         try {
             request.body = Envelope::open_request(m.head, known, number, link.peer());
             service_.serve(session, request);
@@ -176,15 +176,15 @@ private:
             return true;
         } catch (const std::exception& e) {
             if (request.replied) throw;
-            const auto error = Envelope::reply(number, e);
+            const auto error = Envelope::reply(known, number, e);
             link.send({error.bytes()}, Limit::within(options_.timeout, &stopping_));
             return request.taken && !request.body.empty();
         }
     }
 
     struct OneRequest final : Request {
-        OneRequest(TransportServer& s, Link& l, InMessage& m, std::uint64_t n)
-            : server(s), link(l), message(m), number(n), taken(m.parts.empty()) {}
+        OneRequest(TransportServer& s, Link& l, InMessage& m, const Acquainted& a, std::uint64_t n)
+            : server(s), link(l), message(m), known(a), number(n), taken(m.parts.empty()) {}
         std::span<const std::byte> head() const override { return body; }
         const std::vector<std::uint64_t>& parts() const override { return message.parts; }
         void take(std::span<const std::span<std::byte>> into) override {
@@ -193,7 +193,7 @@ private:
         }
         void reply(std::span<const std::byte> head, std::span<const std::span<const std::byte>> out,
                    int descriptor) override {
-            const auto enveloped = Envelope::reply(number, head);
+            const auto enveloped = Envelope::reply(known, number, head);
             replied = true;
             link.send({enveloped.bytes(), out, descriptor}, limit());
         }
@@ -204,6 +204,7 @@ private:
         TransportServer& server;
         Link& link;
         InMessage& message;
+        const Acquainted& known;
         std::uint64_t number;
         std::span<const std::byte> body = {};
         bool taken, replied = false;
