@@ -110,18 +110,19 @@ TEST_CASE("waiting ends with a ref, at the stop flag, or with the producer's nam
     const auto path = scratch.path() / "m.jsonl";
     ManifestStreamReader reader(path);
     std::vector<SampleRef> refs;
-    std::atomic<bool> stop = false;
-    CHECK_THROWS_AS(reader.wait_for_header(refs, std::chrono::milliseconds(30), stop),
+    std::atomic<bool> on = true;
+    const auto keep_waiting = [&] { return on.load(); };
+    CHECK_THROWS_AS(reader.wait_for_header(refs, std::chrono::milliseconds(30), keep_waiting),
                     TransportError);
     std::thread producer([&] { write_stream(path, 1, false); });
-    CHECK(reader.wait_for_header(refs, std::chrono::milliseconds(0), stop));
-    if (refs.empty()) CHECK(reader.wait(refs, std::chrono::seconds(60), stop));
+    CHECK(reader.wait_for_header(refs, std::chrono::milliseconds(0), keep_waiting));
+    if (refs.empty()) CHECK(reader.wait(refs, std::chrono::seconds(60), keep_waiting));
     producer.join();
     CHECK(ids_of(refs) == ids_up_to(1));
-    CHECK_THROWS_WITH(reader.wait(refs, std::chrono::milliseconds(30), stop),
+    CHECK_THROWS_WITH(reader.wait(refs, std::chrono::milliseconds(30), keep_waiting),
                       Contains("the producer (a test)"));
-    std::thread stopper([&] { stop = true; });
-    CHECK_FALSE(reader.wait(refs, std::chrono::milliseconds(0), stop));
+    std::thread stopper([&] { on = false; });
+    CHECK_FALSE(reader.wait(refs, std::chrono::milliseconds(0), keep_waiting));
     stopper.join();
 }
 
@@ -132,8 +133,8 @@ TEST_CASE("a reader beside a writer takes every ref once, in order") {
     std::thread producer([&] { write_stream(path, n); });
     ManifestStreamReader reader(path);
     std::vector<SampleRef> refs;
-    const std::atomic<bool> stop = false;
-    while (!reader.ended()) reader.wait(refs, std::chrono::milliseconds(0), stop);
+    while (!reader.ended())
+        reader.wait(refs, std::chrono::milliseconds(0), [] { return true; });
     producer.join();
     CHECK(ids_of(refs) == ids_up_to(n));
 }

@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "eyas/sample/sample_ref.hpp"
 
@@ -22,5 +23,18 @@ public:
     /// Whether freed() was called for it, in this run or an earlier one: it is not freed again.
     virtual bool is_freed(const SampleRef& ref) const = 0;
 };
+
+namespace detail {
+/// Tells `sink` (which may be none) of samples, and frees them where the store is consume-once.
+template <class S>
+void acknowledge_samples(S& store, AcknowledgementSink* sink,
+                         std::span<const SampleRef* const> refs, std::int64_t step) {
+    if (sink) sink->taken(refs, step);
+    std::vector<const SampleRef*> freed;
+    for (const auto* ref : refs)
+        if (!(sink && sink->is_freed(*ref)) && store.consume(*ref)) freed.push_back(ref);
+    if (sink && !freed.empty()) sink->freed(freed);
+}
+}  // namespace detail
 
 }  // namespace eyas

@@ -4,11 +4,11 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <cstddef>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -39,19 +39,20 @@ public:
         return parser_.refs() - before;
     }
 
-    /// Polls until a ref or a marker came (true), or `stop` is set (false). Throws TransportError,
+    /// Polls until a ref or a marker came. `keep_waiting` is asked before each pause and may return
+    /// false to give up quietly; the result says whether something came. Throws TransportError,
     /// naming the producer, when `timeout` passes first (0: it never does), and what poll throws.
     bool wait(std::vector<SampleRef>& into, std::chrono::milliseconds timeout,
-              const std::atomic<bool>& stop) {
+              const std::function<bool()>& keep_waiting) {
         return wait_until([&] { return poll(into) > 0 || ended(); }, "no new sample came", timeout,
-                          stop);
+                          keep_waiting);
     }
 
     /// The same for the header: header() holds one when it returns true.
     bool wait_for_header(std::vector<SampleRef>& into, std::chrono::milliseconds timeout,
-                         const std::atomic<bool>& stop) {
+                         const std::function<bool()>& keep_waiting) {
         return wait_until([&] { return poll(into), header().has_value(); }, "no stream began",
-                          timeout, stop);
+                          timeout, keep_waiting);
     }
 
     const std::optional<StreamHeader>& header() const { return parser_.header(); }
@@ -70,10 +71,10 @@ private:
 
     template <class F>
     bool wait_until(const F& there, const char* what, std::chrono::milliseconds timeout,
-                    const std::atomic<bool>& stop) {
+                    const std::function<bool()>& keep_waiting) {
         const auto start = std::chrono::steady_clock::now();
         while (!there()) {
-            if (stop) return false;
+            if (!keep_waiting()) return false;
             if (timeout.count() > 0 && std::chrono::steady_clock::now() - start >= timeout)
                 throw TransportError(
                     std::string(what) + " within " + std::to_string(timeout.count() / 1000) + " s",

@@ -50,6 +50,11 @@ public:
         entries_.erase(key);
     }
 
+    /// Whether somebody holds it, or its removal is still to be done.
+    bool known(const ObjectKey& key) const {
+        const std::lock_guard lock(mutex_);
+        return entries_.contains(key);
+    }
     std::uint64_t active() const {
         const std::lock_guard lock(mutex_);
         std::uint64_t n = 0;
