@@ -19,15 +19,20 @@ public:
         app_.add_option("--store", store_.uri,
                         "disagg:DIR?store_id=NAME, or eyas+tcp://HOST:PORT of eyas serve")
             ->required();
-        app_.add_option("--manifest", manifest_,
-                        "where the manifest goes; FILE.done appears beside it at the end");
-        app_.add_option("--stream", stream_,
-                        "FILE.jsonl: a manifest to which each sample is added as soon as the store "
-                        "has it; goes on where an earlier run ended");
-        app_.add_flag("--watch", watch_,
-                      "with --stream: look for new feature files until capture is done");
+        auto* refs = app_.add_option_group("refs", "where the refs go");
+        refs->add_option("--manifest", manifest_,
+                         "where the manifest goes; FILE.done appears beside it at the end");
+        auto* stream = refs->add_option(
+            "--stream", stream_,
+            "FILE.jsonl: a manifest to which each sample is added as soon as the store has it; "
+            "goes on where an earlier run ended");
+        refs->require_option(1, 2);
+        auto* watch =
+            app_.add_flag("--watch", watch_, "look for new feature files until capture is done");
+        watch->needs(stream);
         app_.add_option("--until", until_,
-                        "with --watch: the file that says so (default FEATURES/CAPTURE.done)");
+                        "with --watch: the file that says so (default FEATURES/CAPTURE.done)")
+            ->needs(watch);
         app_.add_option("--run-id", options_.run_id, "first part of every sample id")
             ->capture_default_str();
         app_.add_option("--ttt-length", options_.ttt_length, "recorded in the refs")
@@ -41,12 +46,6 @@ public:
 private:
     OrderedJson run() override {
         if (vocab_size_ > 0) options_.vocab_size = vocab_size_;
-        if (manifest_.empty() && stream_.empty())
-            throw ContractError("neither --manifest nor --stream is given", "ingest",
-                                "Say where the refs go");
-        if (stream_.empty() && (watch_ || !until_.empty()))
-            throw ContractError("--watch and --until need --stream", "ingest",
-                                "Add --stream FILE.jsonl");
         const ManifestHandshake handshake{manifest_};
         if (!manifest_.empty()) handshake.begin();
         try {
@@ -56,7 +55,18 @@ private:
             });
         } catch (const std::exception& e) {
             if (!manifest_.empty()) handshake.failed(e.what());
+            if (!stream_.empty()) mark_failed(e.what());
             throw;
+        }
+    }
+
+    /// Who waits for the stream is told; where another producer holds it, that one goes on.
+    void mark_failed(const std::string& reason) const {
+        try {
+            ManifestStreamWriter writer(stream_, {.producer = producer()});
+            if (!writer.finished()) writer.fail(reason);
+        } catch (const Error& e) {
+            std::fprintf(stderr, "the failure was not marked: %s\n", e.what());
         }
     }
 
@@ -74,16 +84,10 @@ private:
                     ingest.stream().header().stream_id.c_str(), ingest.stream().refs());
         std::fflush(stdout);
         Progress progress("ingest", 0);
-        StreamIngestReport report;
-        try {
-            report = ingest.run([&](const IngestProgress& p) {
-                progress.show(static_cast<std::int64_t>(p.done),
-                              "  " + bytes_text(static_cast<double>(p.bytes)));
-            });
-        } catch (const std::exception& e) {
-            ingest.stream().fail(e.what());
-            throw;
-        }
+        const auto report = ingest.run([&](const IngestProgress& p) {
+            progress.show(static_cast<std::int64_t>(p.done),
+                          "  " + bytes_text(static_cast<double>(p.bytes)));
+        });
         if (!report.stopped && !manifest_.empty()) {
             write_manifest(manifest_, read_manifest(stream_));
             handshake.done();
