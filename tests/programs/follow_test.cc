@@ -164,26 +164,26 @@ TEST_CASE("kill -9 of producer and trainer at several moments: the same bits, an
 }
 
 TEST_CASE("a consume-once training that is killed is resumed to the same bits") {
-    SlowCapture c(200);
+    SlowCapture c(60);
     const auto& job = c.job;
     c.reference({"--epochs", "2"});
-    c.show(200);
+    c.show(60);
     job.run({"ingest", "--features", job.path("live"), "--store", job.store(), "--manifest",
              job.path("manifest.json")});
     const auto words = job.train("run", job.disaggregated(),
                                  {"--consume-once", "--no-shuffle", "--epochs", "2",
                                   "--log-interval", "1", "--save-interval", "7", "--json"});
-    for (const std::size_t at : {30u, 215u, 260u}) {
+    for (const std::size_t at : {20u, 71u, 95u}) {
         const auto p = job.start(words);
         p->await(step(at));
         kill(*p);
-        if (at == 30) CHECK(c.objects() == 200);  // the second epoch wants them all
+        if (at == 20) CHECK(c.objects() == 60);  // the second epoch wants them all
     }
-    CHECK(c.objects() < 200);
+    CHECK(c.objects() < 60);
     const auto p = job.start(words);
     const auto result = finish(*p);
     CHECK_THAT(p->output(), Contains("resumed from"));
-    CHECK(result["ledger"]["freed"] == 200);
+    CHECK(result["ledger"]["freed"] == 60);
     c.check_same("run");
     CHECK(c.objects() == 0);
 }

@@ -133,8 +133,7 @@ TEST_CASE("a reader beside a writer takes every ref once, in order") {
     std::thread producer([&] { write_stream(path, n); });
     ManifestStreamReader reader(path);
     std::vector<SampleRef> refs;
-    while (!reader.ended())
-        reader.wait(refs, std::chrono::milliseconds(0), [] { return true; });
+    while (!reader.ended()) reader.wait(refs, std::chrono::milliseconds(0), [] { return true; });
     producer.join();
     CHECK(ids_of(refs) == ids_up_to(n));
 }

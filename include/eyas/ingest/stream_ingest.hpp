@@ -17,7 +17,7 @@
 namespace eyas {
 
 struct StreamIngestOptions {
-    IngestOptions ingest;
+    IngestOptions ingest = {};
     /// Look for new files until this one exists (capture's CAPTURE.done); empty: one look.
     std::filesystem::path until = {};
     std::chrono::milliseconds interval{200};  // between two looks
