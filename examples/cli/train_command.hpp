@@ -82,6 +82,9 @@ private:
 
     OrderedJson run() override {
         if (!follow_ && !manifest_.empty() && wait_ > 0 && !wait_for_producer()) return {};
+        if (store_.consume_once && parse_store_uri(store_.uri).scheme == LocalFiles::scheme)
+            throw ContractError("feature files where they lie are never removed", store_.uri,
+                                "Leave out --consume-once, or ingest them into a store");
         options_.trainer.schedule.kind = schedule_from_name(scheduler_);
         options_.trainer.seed = draft_.seed;
         const auto config = read_model_config(draft_.config);

@@ -114,7 +114,8 @@ private:
         auto prototype =
             detail::ref_prototype(options_.ingest, writer_.refs(), sample->layout.rows);
         prototype.metadata["file"] = name_of_file(file);
-        auto ref = store_.put(std::move(prototype), std::span<const NamedTensor>(sample->tensors));
+        auto ref = store_.put(std::move(prototype), std::span<const NamedTensor>(sample->tensors),
+                              {.known = &sample->checksums});
         writer_.append(ref);
         ++report_.added;
         report_.bytes += detail::bytes_of(*sample);
