@@ -26,6 +26,7 @@ def eyas_dependencies():
     _maybe(lib, "deflate", headers = ["libdeflate.h"], package = "libdeflate-dev", build_file = "@eyas//third_party/deflate:deflate.BUILD")
     _maybe(lib, "xxhash", headers = ["xxhash.h"], package = "libxxhash-dev", build_file = "@eyas//third_party/xxhash:xxhash.BUILD")
     _maybe(lib, "openssl", headers = ["openssl"], package = "libssl-dev", build_file = "@eyas//third_party/openssl:openssl.BUILD")
+    _maybe(lib, "sqlite3", headers = ["sqlite3.h"], package = "libsqlite3-dev", build_file = "@eyas//third_party/sqlite3:sqlite3.BUILD")
     _maybe(lib, "cli11", headers = ["CLI"], package = "libcli11-dev", build_file = "@eyas//third_party/cli11:cli11.BUILD")
 
     cuda = ["/usr/local/cuda", "/opt/cuda"]

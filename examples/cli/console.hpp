@@ -44,17 +44,23 @@ class Progress {
 public:
     Progress(std::string what, std::int64_t total) : what_(std::move(what)), total_(total) {}
 
-    /// `done` of total; `note` is free text after the bar.
+    /// `done` of total (without a bar where that is 0: not known); `note` is free text after it.
     void show(std::int64_t done, const std::string& note = "") {
         const auto now = Clock::now();
-        const bool last = done >= total_;
+        const bool last = total_ > 0 && done >= total_;
         if (!last && now - shown_ < (terminal_ ? std::chrono::milliseconds(100)
                                                : std::chrono::milliseconds(10'000)))
             return;
         shown_ = now;
         const double seconds = std::chrono::duration<double>(now - start_).count();
-        const double fraction =
-            total_ > 0 ? static_cast<double>(done) / static_cast<double>(total_) : 1;
+        if (total_ <= 0) {
+            std::fprintf(stderr, "%s%s %lld  %s  %s%s", terminal_ ? "\r" : "", what_.c_str(),
+                         static_cast<long long>(done), duration_text(seconds).c_str(), note.c_str(),
+                         terminal_ ? "\x1b[K" : "\n");
+            std::fflush(stderr);
+            return;
+        }
+        const double fraction = static_cast<double>(done) / static_cast<double>(total_);
         const auto filled = static_cast<std::size_t>(fraction * width);
         const auto bar = std::string(filled, '#') + std::string(width - filled, '.');
         const auto left =

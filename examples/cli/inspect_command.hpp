@@ -9,7 +9,9 @@
 #include "eyas/format/torch_file.hpp"
 #include "eyas/ingest/scan.hpp"
 #include "eyas/ingest/validate.hpp"
+#include "eyas/ledger/ledger.hpp"
 #include "eyas/sample/manifest.hpp"
+#include "eyas/sample/stream_reader.hpp"
 #include "eyas/sample/vocab_map_io.hpp"
 
 namespace eyas::cli {
@@ -19,9 +21,10 @@ public:
     explicit InspectCommand(CLI::App& parent)
         : Command(parent, "inspect",
                   "say what a file or directory of ours or the reference's is, and check it") {
-        app_.add_option("path", path_,
-                        "feature file, vocabulary map, manifest, checkpoint, run, store, export or "
-                        "model directory")
+        app_.add_option(
+                "path", path_,
+                "feature file, vocabulary map, manifest, manifest stream, ledger, checkpoint, "
+                "run, store, export or model directory")
             ->required();
         app_.add_flag("--tensors", list_, "list every tensor");
     }
@@ -132,11 +135,14 @@ private:
     OrderedJson file(const std::filesystem::path& p) const {
         const auto name = p.filename().string();
         if (p.extension() == ".json") return json_file(p);
+        if (p.extension() == ".jsonl") return stream_file(p);
+        if (p.extension() == ".sqlite") return ledger_file(p);
         const bool safetensors = p.extension() == ".safetensors";
         if (!safetensors && p.extension() != ".pt" && !name.ends_with(".ckpt") &&
             !name.ends_with(".ckpt.gz"))
-            throw DataError("not a kind of file that eyas knows", path_,
-                            "Name a .ckpt, .ckpt.gz, .pt, .safetensors or .json file");
+            throw DataError(
+                "not a kind of file that eyas knows", path_,
+                "Name a .ckpt, .ckpt.gz, .pt, .safetensors, .json, .jsonl or .sqlite file");
         return safetensors ? tensor_file(SafetensorsFile(p), p) : tensor_file(TorchFile(p), p);
     }
 
@@ -164,24 +170,54 @@ private:
     OrderedJson json_file(const std::filesystem::path& p) const {
         const auto j = read_json_file(p);
         if (j.is_object() && j.contains("refs")) {
-            const auto m = read_manifest(p);
-            std::int64_t tokens = 0, bytes = 0;
-            std::set<std::string> stores;
-            for (const auto& r : m.refs) {
-                tokens += r.num_tokens, bytes += r.estimated_bytes;
-                stores.insert(r.feature_store_uri.substr(0, r.feature_store_uri.rfind('/')));
-            }
-            return {{"kind", "manifest, valid"},
-                    {"samples", m.refs.size()},
-                    {"tokens", tokens},
-                    {"size", bytes_text(static_cast<double>(bytes))},
-                    {"stores", stores}};
+            OrderedJson about{{"kind", "manifest, valid"}};
+            about.update(refs_of(read_manifest(p).refs));
+            return about;
         }
         const auto c = parse_model_config(j, p.string());
         return {{"kind", "model config, valid"},
                 {"hidden_size", c.hidden_size},
                 {"vocab_size", c.vocab_size},
                 {"draft_vocab_size", c.draft_vocab_size}};
+    }
+
+    static OrderedJson refs_of(const std::vector<SampleRef>& refs) {
+        std::int64_t tokens = 0, bytes = 0;
+        std::set<std::string> stores;
+        for (const auto& r : refs) {
+            tokens += r.num_tokens, bytes += r.estimated_bytes;
+            stores.insert(r.feature_store_uri.substr(0, r.feature_store_uri.rfind('/')));
+        }
+        return {{"samples", refs.size()},
+                {"tokens", tokens},
+                {"size", bytes_text(static_cast<double>(bytes))},
+                {"stores", stores}};
+    }
+
+    static OrderedJson stream_file(const std::filesystem::path& p) {
+        ManifestStreamReader reader(p);
+        std::vector<SampleRef> refs;
+        reader.poll(refs);
+        if (!reader.header())
+            throw DataError("no manifest stream, or one that has no header yet", p.string(),
+                            "Name the stream that ingest --stream wrote");
+        OrderedJson about{{"kind", reader.finished()  ? "manifest stream, finished"
+                                   : reader.failure() ? "manifest stream, its producer failed"
+                                                      : "manifest stream, no end yet"},
+                          {"stream", reader.header()->stream_id},
+                          {"producer", reader.header()->producer}};
+        if (reader.failure()) about["failure"] = *reader.failure();
+        about.update(refs_of(refs));
+        return about;
+    }
+
+    static OrderedJson ledger_file(const std::filesystem::path& p) {
+        const auto s = Ledger::read(p);
+        return {{"kind", "acknowledgement ledger, good"},
+                {"run", s.run},
+                {"acknowledged", s.acknowledged},
+                {"freed", s.freed},
+                {"last_step", s.last_step}};
     }
 
     static OrderedJson with_tensors(const std::string& kind,

@@ -25,8 +25,10 @@ namespace eyas::cli {
 /// could see it, but in the environment.
 struct StoreArguments {
     std::string uri;
+    bool consume_once = false;
     StorePolicy policy() const {
         StorePolicy p;
+        p.retain_on_release = !consume_once;
         if (const char* token = std::getenv("DISAGG_AUTH_TOKEN")) p.auth_token = token;
         return p;
     }

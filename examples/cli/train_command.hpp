@@ -5,6 +5,7 @@
 #include "draft.hpp"
 #include "evaluation_text.hpp"
 #include "eyas/ingest/handshake.hpp"
+#include "eyas/ledger/ledger.hpp"
 #include "eyas/pipeline/pipeline.hpp"
 #include "stores.hpp"
 
@@ -21,14 +22,24 @@ public:
                         "file:DIR, disagg:DIR?store_id=NAME, or eyas+tcp://HOST:PORT of eyas serve")
             ->required();
         app_.add_option("--manifest", manifest_,
-                        "samples to train on; for file:DIR all of the directory where absent");
-        app_.add_option("--wait", wait_, "seconds to wait for the producer's MANIFEST.done")
+                        "samples to train on: manifest.json, or a stream that is finished; for "
+                        "file:DIR all of the directory where absent");
+        app_.add_flag("--follow", follow_,
+                      "the manifest is a stream that its producer is still writing: train on its "
+                      "samples as they come, once, in their order; schedules want --total-steps or "
+                      "--max-steps")
+            ->needs("--manifest");
+        app_.add_option("--wait", wait_,
+                        "seconds to wait for the producer's MANIFEST.done; with --follow, for a "
+                        "new sample, and 0 for ever")
             ->capture_default_str();
+        app_.add_flag("--consume-once", store_.consume_once,
+                      "free each sample when a checkpoint contains its training for good");
         app_.add_option("--eval-features", held_out_, "directory of held-out feature files");
         app_.add_option("--eval-interval", eval_interval_, "steps between held-out evaluations")
             ->capture_default_str();
         app_.add_option("--out", options_.trainer.run_dir,
-                        "run directory: checkpoint-STEP, metrics.jsonl")
+                        "run directory: checkpoint-STEP, metrics.jsonl, ledger.sqlite")
             ->required();
         declare_training();
     }
@@ -44,6 +55,9 @@ private:
             ->capture_default_str();
         app_.add_option("--accumulation", t.accumulation, "batches an optimizer step")
             ->capture_default_str();
+        app_.add_flag("!--no-shuffle", options_.loader.shuffle, "take samples in their order");
+        app_.add_flag("!--keep-last", options_.loader.drop_last,
+                      "train on the short batch at the end of an epoch, too");
         app_.add_option("--max-len", options_.loader.max_len, "cut samples to so many tokens")
             ->capture_default_str();
         app_.add_option("--lr", t.schedule.base_rate, "learning rate after warm-up")
@@ -67,14 +81,32 @@ private:
     }
 
     OrderedJson run() override {
-        if (!manifest_.empty() && wait_ > 0 && !wait_for_producer()) return {};
+        if (!follow_ && !manifest_.empty() && wait_ > 0 && !wait_for_producer()) return {};
+        if (store_.consume_once && parse_store_uri(store_.uri).scheme == LocalFiles::scheme)
+            throw ContractError("feature files where they lie are never removed", store_.uri,
+                                "Leave out --consume-once, or ingest them into a store");
         options_.trainer.schedule.kind = schedule_from_name(scheduler_);
         options_.trainer.seed = draft_.seed;
         const auto config = read_model_config(draft_.config);
         const auto map = draft_.map_for(config);
+        if (follow_) return follow(config, map);
         const auto manifest = samples_of(store_, manifest_);
         return draft_.with_model(config, map, [&](auto& model) {
-            return with_store(store_, [&](auto& store) { return train(store, manifest, model); });
+            return with_store(store_, [&](auto& store) {
+                return train(store, manifest, std::to_string(manifest.refs.size()), model);
+            });
+        });
+    }
+
+    OrderedJson follow(const ModelConfig& config, const VocabMap& map) {
+        options_.loader.shuffle = false;
+        FollowedStream stream(
+            manifest_, {.wait = std::chrono::seconds(wait_), .interrupt = &stop_requested()});
+        std::fprintf(stderr, "following %s\n", manifest_.c_str());
+        if (!stream.open()) return {};
+        return draft_.with_model(config, map, [&](auto& model) {
+            return with_store(
+                store_, [&](auto& store) { return train(store, stream, "a stream of", model); });
         });
     }
 
@@ -84,13 +116,27 @@ private:
         return handshake.wait(std::chrono::seconds(wait_), [] { return !stop_requested(); });
     }
 
-    template <class S, class M>
-    OrderedJson train(S& store, const Manifest& manifest, M& model) {
-        Pipeline pipeline(store, manifest, model, options_);
-        std::printf("%zu samples from %s, draft of %.2f M parameters, TTT length %lld, %s\n",
-                    manifest.refs.size(), store_.uri.c_str(),
+    /// The account of the run's samples, where they are freed or come once.
+    template <class Samples>
+    std::unique_ptr<Ledger> open_ledger(const Samples& samples) {
+        if (!follow_ && !store_.consume_once) return nullptr;
+        eyas::create_directories(options_.trainer.run_dir);
+        auto ledger = std::make_unique<Ledger>(options_.trainer.run_dir / "ledger.sqlite",
+                                               data_identity(samples, options_.loader).dump());
+        options_.loader.acknowledgements = ledger.get();
+        return ledger;
+    }
+
+    /// `samples`: a manifest or a stream; `count`: how many there are, in words.
+    template <class S, class Samples, class M>
+    OrderedJson train(S& store, Samples& samples, const std::string& count, M& model) {
+        const auto ledger = open_ledger(samples);
+        Pipeline pipeline(store, samples, model, options_);
+        std::printf("%s samples from %s, draft of %.2f M parameters, TTT length %lld, %s\n",
+                    count.c_str(), store_.uri.c_str(),
                     static_cast<double>(model.parameter_count()) / 1e6,
                     static_cast<long long>(draft_.model.ttt_length), draft_.precision.c_str());
+        std::fflush(stdout);
         eyas::create_directories(options_.trainer.run_dir);
         std::ofstream metrics(options_.trainer.run_dir / "metrics.jsonl", std::ios::app);
         std::unique_ptr<Progress> progress;
@@ -130,7 +176,19 @@ private:
                     result.stopped ? "stopped (run it again to go on)" : "done",
                     static_cast<long long>(result.step), duration_text(result.seconds).c_str(),
                     path.c_str());
+        if (result.left_over > 0)
+            std::printf("%lld batches at the end make no whole optimizer step: not trained\n",
+                        static_cast<long long>(result.left_over));
+        OrderedJson account;
+        if (ledger) {
+            const auto s = ledger->summary();
+            account = {{"acknowledged", s.acknowledged}, {"freed", s.freed}};
+            std::printf("%lld samples acknowledged, %lld of them freed\n",
+                        static_cast<long long>(s.acknowledged), static_cast<long long>(s.freed));
+        }
         return {{"checkpoint", path},
+                {"left_over", result.left_over},
+                {"ledger", account},
                 {"step", result.step},
                 {"steps", result.steps},
                 {"stopped", result.stopped},
@@ -142,12 +200,13 @@ private:
 
     static void print(const LogRecord& r) {
         std::printf(
-            "step %lld/%lld  loss %.4f  accuracy %s  acceptance %s  lr %.2e  norm %.2f  %.0f "
+            "step %lld/%s  loss %.4f  accuracy %s  acceptance %s  lr %.2e  norm %.2f  %.0f "
             "tokens/s  stall %.1f %%  ETA %s\n",
-            static_cast<long long>(r.step), static_cast<long long>(r.last_step), r.loss,
+            static_cast<long long>(r.step),
+            r.last_step > 0 ? std::to_string(r.last_step).c_str() : "?", r.loss,
             rates_text(r.accuracy).c_str(), rates_text(r.acceptance).c_str(), r.learning_rate,
             r.grad_norm, r.tokens_per_second, r.stall_percent,
-            duration_text(r.eta_seconds).c_str());
+            r.last_step > 0 ? duration_text(r.eta_seconds).c_str() : "?");
         std::fflush(stdout);
     }
 
@@ -158,6 +217,7 @@ private:
         Store<LocalFiles> store(local_files_options(parse_store_uri("file:" + held_out_)));
         auto loader_options = options_.loader;
         loader_options.shuffle = loader_options.drop_last = false;
+        loader_options.acknowledgements = nullptr;
         Loader loader(store, scan_features(held_out_), loader_options);
         const auto e = eyas::evaluate(model, loader);
         progress.interrupt();
@@ -173,6 +233,7 @@ private:
     PipelineOptions options_;
     std::string manifest_, scheduler_ = "cosine", held_out_;
     std::int64_t wait_ = 0, eval_interval_ = 0;
+    bool follow_ = false;
     OrderedJson curve_ = OrderedJson::array();
 };
 

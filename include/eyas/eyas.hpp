@@ -18,6 +18,7 @@
 #include "eyas/format/torch_file.hpp"
 #include "eyas/ingest/ingest.hpp"
 #include "eyas/ingest/scan.hpp"
+#include "eyas/ingest/stream_ingest.hpp"
 #include "eyas/loader/loader.hpp"
 #include "eyas/model/eagle3.hpp"
 #include "eyas/pipeline/pipeline.hpp"

@@ -115,10 +115,14 @@ TEST_CASE("the stop flag ends a capture that a later run completes", "[capture]"
     CHECK(first.captured == 2);
     CHECK(calls == 2);
     CHECK_FALSE(std::filesystem::exists(f.file(2)));
+    CHECK_FALSE(std::filesystem::exists(capture_done_file(f.out)));
     const auto second = f.capture();
+    CHECK(std::filesystem::exists(capture_done_file(f.out)));
     CHECK(second.reused == 2);
     CHECK(second.captured == 3);
     CHECK_FALSE(second.stopped);
+    f.capture({.stop = &stop});  // it is taken away while another run is at it
+    CHECK_FALSE(std::filesystem::exists(capture_done_file(f.out)));
 }
 
 TEST_CASE("features of another origin are never mixed", "[capture]") {

@@ -3,8 +3,8 @@ import os
 import re
 import sys
 
-ROOMS = ["core", "format", "device", "ops", "sample", "transport", "store", "ingest", "loader", "model", "optimizer",
-         "collective", "checkpoint", "trainer", "capture", "evaluate", "pipeline"]
+ROOMS = ["core", "format", "device", "ops", "sample", "transport", "store", "ingest", "loader", "ledger", "model",
+         "optimizer", "collective", "checkpoint", "trainer", "capture", "evaluate", "pipeline"]
 LONGEST_HEADER = 300
 FORBIDDEN = [(re.compile(r"\b(TODO|FIXME|XXX|HACK)\b"), "unfinished work"),
              (re.compile(r"/(work|farm|root|home)/"), "a path of one machine"),

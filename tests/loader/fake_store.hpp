@@ -103,12 +103,12 @@ public:
         return out;
     }
 
-    void release(Lease&& lease) {
+    bool consume(const SampleRef& ref) {
         const std::lock_guard lock(mutex_);
-        lease.store_ = nullptr;
-        --leased;
-        released.push_back(lease.id());
-        if (consume_once) consumed.insert(lease.id());
+        if (fail_consume == ref.sample_id) throw TransportError("gone", "store", "Wait");
+        released.push_back(ref.sample_id);
+        if (consume_once) consumed.insert(ref.sample_id);
+        return consume_once;
     }
 
     /// As a store with a transport has it.
@@ -124,10 +124,10 @@ public:
     bool consume_once = false;
     std::vector<std::span<std::byte>> regions;
     std::atomic<int> registered = 0;
-    std::string fail_read, fail_put;
+    std::string fail_read, fail_put, fail_consume;
     std::chrono::milliseconds delay{0};
     std::atomic<int> leased = 0, aborted = 0, reads = 0;
-    std::vector<std::string> acquired, released;
+    std::vector<std::string> acquired, released;  // released: by consume()
     std::set<std::string> consumed;
 
 private:

@@ -162,6 +162,25 @@ public:
         for (int i = 0; i < 50; ++i)
             once.release(once.acquire(once.put(prototype("c"), Sample(i).features())));
         REQUIRE(once.health().resident_bytes == 0);
+
+        // consume(): the same without a lease.
+        REQUIRE_FALSE(keeping.consume(kept));
+        require_content(keeping, kept, Sample(1));
+        const auto used = once.put(prototype("d"), Sample(3).features());
+        {
+            const auto held = once.acquire(used);
+            REQUIRE_FALSE(once.consume(used));  // freed when nobody holds it
+            REQUIRE(once.health().resident_objects == 1);
+        }
+        REQUIRE(once.health().resident_objects == 0);
+        REQUIRE(once.consume(used));  // it is gone already
+        const auto older = once.put(prototype("d"), Sample(4).features());
+        const auto newer = once.put(prototype("d"), Sample(5).features());
+        REQUIRE(once.consume(older));
+        require_content(once, newer, Sample(5));
+        REQUIRE(once.consume(newer));
+        REQUIRE(once.health().resident_objects == 0);
+        REQUIRE_THROWS_AS(once.acquire(newer), StaleReferenceError);
     }
 
     void quota() {  // 17

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "eyas/device/cpu.hpp"
@@ -128,7 +129,10 @@ public:
     Position position() const { return position_; }
     std::int64_t batches_per_epoch() const { return batches_; }
     double stall_seconds() const { return 0; }
+    bool interrupted() const { return false; }
+    void acknowledge(Position p, std::int64_t step) { acknowledged.push_back({p, step}); }
 
+    std::vector<std::pair<Position, std::int64_t>> acknowledged = {};
     std::int64_t poison_epoch = -1, poison_batch = -1;  // this batch holds a NaN
 
 private:

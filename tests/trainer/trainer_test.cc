@@ -171,3 +171,124 @@ TEST_CASE("a loader that ends too early is the caller's fault") {
     Trainer trainer(m, options(2));
     CHECK_THROWS_AS(trainer.run(data), ContractError);
 }
+
+namespace {
+/// A loader that learns its length at the end, as one that follows a stream does.
+class OpenLoader : public FakeLoader {
+public:
+    explicit OpenLoader(std::int64_t batches) : FakeLoader(1000, 1), length(batches) {}
+    std::int64_t batches_per_epoch() const { return 0; }
+    const Batch* next() {
+        if (position().batch < length) return FakeLoader::next();
+        if (silent) throw TransportError("no new sample came", "stream", "Check the producer");
+        return nullptr;
+    }
+    bool interrupted() const { return interrupt; }
+
+    std::int64_t length;
+    bool silent = false, interrupt = false;
+};
+static_assert(BatchSource<OpenLoader>);
+
+TrainerOptions open_options(std::int64_t accumulation = 1) {
+    auto o = options(1);
+    o.schedule.total_steps = 10;
+    o.accumulation = accumulation;
+    return o;
+}
+}  // namespace
+
+TEST_CASE("data of unknown length are trained to their end, like as many that were known") {
+    FakeModel<F32> a, b;
+    OpenLoader open(10);
+    FakeLoader known(10, 1);
+    Trainer one(a, open_options()), two(b, options(1));
+    std::int64_t last = -1;
+    const auto result =
+        one.run(open, {.on_step = [&](const StepRecord& r) { last = r.last_step; }});
+    two.run(known);
+    CHECK(result.step == 10);
+    CHECK_FALSE(result.stopped);
+    CHECK(result.left_over == 0);
+    CHECK(last == 0);  // not known
+    CHECK(weights(a) == weights(b));
+}
+
+TEST_CASE("max_steps ends data of unknown length, too") {
+    FakeModel<F32> m;
+    OpenLoader open(10);
+    auto o = open_options();
+    o.schedule.total_steps = 0;
+    o.max_steps = 4;
+    Trainer trainer(m, o);
+    CHECK(trainer.run(open).step == 4);
+}
+
+TEST_CASE("batches that make no whole step at the end are told, and come again") {
+    FakeModel<F32> a, b;
+    OpenLoader open(11), whole(12);
+    Trainer one(a, open_options(4)), two(b, open_options(4));
+    auto result = one.run(open);
+    CHECK(result.step == 2);
+    CHECK(result.left_over == 3);
+    CHECK_FALSE(result.stopped);
+    CHECK(open.position().batch == 8);
+    open.length = 12;  // one more after all
+    CHECK(one.run(open).step == 3);
+    two.run(whole);
+    CHECK(weights(a) == weights(b));
+}
+
+TEST_CASE("an interrupted wait stops the run, and what came of the step comes again") {
+    FakeModel<F32> a, b;
+    OpenLoader open(6), whole(8);
+    open.interrupt = true;
+    Trainer one(a, open_options(4)), two(b, open_options(4));
+    const auto result = one.run(open);
+    CHECK(result.stopped);
+    CHECK(result.step == 1);
+    CHECK(result.left_over == 0);
+    open.interrupt = false;
+    open.length = 8;
+    CHECK(one.run(open).step == 2);
+    two.run(whole);
+    CHECK(weights(a) == weights(b));
+}
+
+TEST_CASE("a silent producer is an error after what was trained is acknowledged") {
+    FakeModel<F32> m;
+    OpenLoader open(6);
+    open.silent = true;
+    Trainer trainer(m, open_options(4));
+    CHECK_THROWS_AS(trainer.run(open), TransportError);
+    CHECK(trainer.step() == 1);
+    REQUIRE(open.acknowledged.size() == 1);
+    CHECK(open.acknowledged[0].first.batch == 4);
+    CHECK(open.acknowledged[0].second == 1);
+}
+
+TEST_CASE("schedules that depend on the length want to be told it") {
+    auto o = options(1);
+    CHECK_THROWS_WITH(make_plan(o, 0), Catch::Contains("--total-steps"));
+    o.schedule.kind = ScheduleKind::Constant;
+    CHECK_THROWS_AS(make_plan(o, 0), ContractError);  // its warm-up depends on it
+    o.schedule.warmup_ratio = 0;
+    CHECK(make_plan(o, 0).open);
+    CHECK(make_plan(o, 0).known_last_step() == 0);
+    o.epochs = 2;
+    CHECK_THROWS_WITH(make_plan(o, 0), Catch::Contains("one epoch"));
+}
+
+TEST_CASE("batches are acknowledged at each checkpoint, up to the last whole step") {
+    FakeModel<F32> m;
+    FakeLoader data(10, 1);
+    auto o = options(1);
+    o.accumulation = 2;
+    o.save_interval = 2;
+    Trainer trainer(m, o);
+    trainer.run(data);
+    std::vector<std::pair<std::int64_t, std::int64_t>> seen;  // batches, step
+    for (const auto& [position, step] : data.acknowledged)
+        seen.emplace_back(position.epoch * 10 + position.batch, step);
+    CHECK(seen == std::vector<std::pair<std::int64_t, std::int64_t>>{{4, 2}, {8, 4}, {10, 5}});
+}

@@ -91,7 +91,7 @@ inline TensorView token_row(const std::vector<std::int64_t>& values) {
 /// Writes reference-format feature files of conversations: one .ckpt each with input_ids [T],
 /// loss_mask [T], aux_hidden_state [1, T, 3D] and hidden_state [1, T, D], states rounded to
 /// bfloat16, no pad rows. Files appear complete or not at all; a second run over the same directory
-/// writes only what is missing or damaged. One thread calls run(); `model` is borrowed.
+/// writes only what is missing or damaged. CAPTURE.done appears after the last file. One thread calls run(); `model` is borrowed.
 template <Device D>
 class FeatureCapture {
 public:
@@ -112,6 +112,7 @@ public:
         if (std::filesystem::exists(feature_file(out_, count)))
             throw ContractError("holds more than these " + std::to_string(count) + " conversations",
                                 out_.string(), "Remove it, or write to another directory");
+        std::filesystem::remove(capture_done_file(out_));
         started_ = std::chrono::steady_clock::now();
         report_ = {};
         report_.conversations = count;
@@ -130,6 +131,7 @@ public:
         }
         if (!stopped()) capture_pack(conversations);
         report_.stopped = report_.captured + report_.reused < count;
+        if (!report_.stopped) write_text_file(capture_done_file(out_), "done\n");
         return report_;
     }
 

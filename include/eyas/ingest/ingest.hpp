@@ -102,6 +102,12 @@ inline CheckedSample open_checked(const std::filesystem::path& path, const Inges
     return sample;
 }
 
+inline std::uint64_t bytes_of(const CheckedSample& s) {
+    std::uint64_t bytes = 0;
+    for (const auto& t : s.tensors) bytes += t.tensor.size_bytes();
+    return bytes;
+}
+
 }  // namespace detail
 
 /// Puts the feature files of a directory into a store, one sample a file, verbatim. Sample ids come
@@ -131,7 +137,7 @@ IngestReport ingest(Sink& store, const std::filesystem::path& dir,
         }
         if (sample) {
             first = sample->layout;
-            for (const auto& t : sample->tensors) report.bytes += t.tensor.size_bytes();
+            report.bytes += detail::bytes_of(*sample);
             report.manifest.refs.push_back(store.put(
                 detail::ref_prototype(options, i, sample->layout.rows),
                 std::span<const NamedTensor>(sample->tensors), {.known = &sample->checksums}));

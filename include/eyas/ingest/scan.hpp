@@ -45,24 +45,20 @@ inline bool is_feature_file(const std::filesystem::path& path) {
 
 }  // namespace detail
 
-/// All feature files (.ckpt, .ckpt.gz) under a directory, absolute, in lexicographic order of the
-/// whole path ("data_10" before "data_2"): the order that gives samples their index, equal to the
-/// reference's. A path of a file gives that file. Directories behind symbolic links, and what was
-/// put into a Store<LocalFiles> there, are not entered. Throws DataError when there is none,
-/// ResourceError for a directory that cannot be read.
-inline std::vector<std::filesystem::path> feature_files(const std::filesystem::path& dir) {
+namespace detail {
+/// feature_files(), where there may be none yet, nor a directory.
+inline std::vector<std::filesystem::path> feature_files_so_far(const std::filesystem::path& dir) {
     namespace fs = std::filesystem;
-    const auto root = detail::absolute_lexical(dir);
+    const auto root = absolute_lexical(dir);
     std::vector<fs::path> files;
     try {
         if (fs::is_regular_file(root)) return {root};
-        if (!fs::is_directory(root))
-            throw DataError("no such directory", root.string(), "Check the path");
+        if (!fs::exists(root)) return {};
         for (fs::recursive_directory_iterator it(root), none; it != none; ++it) {
             const auto& path = it->path();
             if (it->is_directory()) {
                 if (path.filename() == LocalFiles::put_directory) it.disable_recursion_pending();
-            } else if (detail::is_feature_file(path)) {
+            } else if (is_feature_file(path)) {
                 files.push_back(path);
             }
         }
@@ -70,11 +66,25 @@ inline std::vector<std::filesystem::path> feature_files(const std::filesystem::p
         throw ResourceError(std::string("cannot list: ") + e.what(), root.string(),
                             "Check permissions");
     }
+    std::ranges::sort(files, {},
+                      [](const fs::path& p) -> const std::string& { return p.native(); });
+    return files;
+}
+}  // namespace detail
+
+/// All feature files (.ckpt, .ckpt.gz) under a directory, absolute, in lexicographic order of the
+/// whole path ("data_10" before "data_2"): the order that gives samples their index, equal to the
+/// reference's. A path of a file gives that file. Directories behind symbolic links, and what was
+/// put into a Store<LocalFiles> there, are not entered. Throws DataError when there is none,
+/// ResourceError for a directory that cannot be read.
+inline std::vector<std::filesystem::path> feature_files(const std::filesystem::path& dir) {
+    const auto root = detail::absolute_lexical(dir);
+    if (!std::filesystem::exists(root))
+        throw DataError("no such directory", root.string(), "Check the path");
+    auto files = detail::feature_files_so_far(root);
     if (files.empty())
         throw DataError("no feature files (.ckpt or .ckpt.gz)", root.string(),
                         "Name the directory that capture wrote");
-    std::ranges::sort(files, {},
-                      [](const fs::path& p) -> const std::string& { return p.native(); });
     return files;
 }
 

@@ -13,25 +13,26 @@
 #include "eyas/core/prefetch_ring.hpp"
 #include "eyas/loader/batch_reader.hpp"
 #include "eyas/loader/options.hpp"
-#include "eyas/loader/order.hpp"
+#include "eyas/loader/ref_feed.hpp"
 #include "eyas/loader/ring_memory.hpp"
 
 namespace eyas {
 
 /// Turns refs into batches: order of the reference's sampler, reads ahead on its own threads into a
 /// fixed ring of prefetch + 1 batches, which is reused for the whole run and registered once with
-/// the store's transport. The batches depend on manifest, options and position only, never on
-/// timing, the number of threads or where the store is.
+/// the store's transport. The batches depend on manifest or stream, options and position only,
+/// never on timing, the number of threads or where the store is.
 ///
 /// Threads: one thread (the consumer) calls all members; the loader's threads acquire and read
 /// meanwhile, so the store must allow several at once, and must outlive the loader.
 ///
-/// Ownership: a batch belongs to the loader and lives until the next call of next(), seek() or the
-/// end of the loader. The samples of a batch stay leased while it lives. They are released
-/// (consumed) by the call of next() that follows, when the caller is done with the batch; so with a
-/// consume-once store nothing is freed that was not used. A batch that was read ahead, or that is
-/// current when seek() or the destructor runs, is given back unconsumed. (With a consume-once store
-/// use one epoch and a world that divides the number of samples, so that none is asked for twice.)
+/// Ownership: a batch belongs to the loader and lives until the next call of next(), acknowledge(),
+/// seek() or the end of the loader. Its samples stay leased while it lives and are then given back
+/// unconsumed. They are consumed by acknowledge(), which the caller makes when what it did with
+/// them is safe (the trainer: when a checkpoint on disk contains it); so with a consume-once store
+/// nothing is freed that a resumed run would ask for again, and nothing that was only read ahead.
+/// Samples are consumed in the last epoch only. (With a consume-once store and a manifest use a
+/// world that divides the number of samples, so that none is asked for twice.)
 ///
 /// Failure: batches before a bad one are delivered; then next() throws what the store or the checks
 /// threw, same type, with the sample's id in front, and again on every further call until seek().
@@ -42,31 +43,25 @@ public:
     /// Copies the manifest. Throws ContractError for options that make no batch and DataError for
     /// refs that are not EAGLE3 samples of one width. No tensor is read yet.
     Loader(S& store, const Manifest& manifest, LoaderOptions options)
-        : refs_(manifest.refs),
-          options_(options),
-          batches_(
-              detail::checked_batches_per_epoch(static_cast<std::int64_t>(refs_.size()), options)),
-          store_(store),
-          ring_(static_cast<std::size_t>(options.prefetch) + 1) {
-        detail::check_refs(manifest);
-        memory_ = detail::make_ring(manifest, options_, ring_.size());
-        if (!memory_.empty()) {
-            for (std::size_t i = 0; i < ring_.size(); ++i)
-                ring_.slot(i).batch.arena = BatchArena(memory_.slot(i));
-            if constexpr (requires { store.register_region(memory_.bytes()); })
-                registration_ = std::make_shared<decltype(store.register_region(memory_.bytes()))>(
-                    store.register_region(memory_.bytes()));
-        }
-        for (std::int64_t i = 0; i < std::min(options_.threads, options_.prefetch + 1); ++i)
-            readers_.push_back(std::make_unique<Reader>(store, options_.max_len));
-    }
+        : Loader(store, std::make_unique<detail::ManifestFeed>(manifest, options), manifest,
+                 options) {}
+
+    /// Follows a stream, which must outlive the loader: next() waits for refs. Batches lie in
+    /// memory of their own where ring_bytes does not give a ring: the largest is not known. Throws
+    /// ContractError for impossible options, shuffling and more than one epoch.
+    Loader(S& store, FollowedStream& stream, LoaderOptions options)
+        : Loader(store, std::make_unique<detail::StreamFeed>(stream, options), {}, options) {}
+
     Loader(const Loader&) = delete;
     Loader& operator=(const Loader&) = delete;
     ~Loader() { stop(); }
 
-    /// Releases the last batch and returns the next; nullptr after the last epoch.
+    /// Gives the last batch back and returns the next; nullptr after the last epoch or the end of
+    /// the stream, and when waiting for refs was interrupted: interrupted() tells, and a further
+    /// call waits again.
     const Batch* next() {
-        consume_current();
+        give_back_current();
+        interrupted_ = false;
         if (error_) std::rethrow_exception(error_);
         if (position_ == end()) return nullptr;
         const auto start = std::chrono::steady_clock::now();
@@ -80,26 +75,58 @@ public:
             error_ = slot->error;
             std::rethrow_exception(error_);
         }
+        if (slot->feed != detail::Feed::Batch) {
+            interrupted_ = slot->feed == detail::Feed::Interrupted;
+            stop();
+            return nullptr;
+        }
         position_ = after(position_);
         return &slot->batch.arena.batch();
     }
 
+    /// Says that what was done with all batches before `to` is safe, in a checkpoint of optimizer
+    /// step `step`: their samples are told to the options' sink and consumed, in the last epoch.
+    /// Also after seek(), for what an earlier run did. Throws ContractError for batches that next()
+    /// has not returned, and what the sink and the store throw; it can then be called again. (After
+    /// seek() it may wait for the refs of a stream, and be interrupted; the next call catches up.)
+    void acknowledge(LoaderPosition to, std::int64_t step) {
+        if (to > position_)
+            throw ContractError("batches that were not used", "Loader::acknowledge",
+                                "Acknowledge at most what next() has returned");
+        give_back_current();
+        std::vector<const SampleRef*> chosen, all;
+        for (auto p = acknowledged_; p < to; p = after(p)) {
+            const auto feed = feed_->choose(p, chosen, stopping_);
+            if (feed == detail::Feed::Interrupted) return;
+            if (feed != detail::Feed::Batch)
+                throw DataError("the stream ends before batch " + std::to_string(p.batch) +
+                                    ", which was trained",
+                                "Loader::acknowledge", "Resume with the stream of that run");
+            all.insert(all.end(), chosen.begin(), chosen.end());
+        }
+        detail::acknowledge_samples(store_, options_.acknowledgements, all, step);
+        acknowledged_ = std::max(acknowledged_, to);
+    }
+
     /// The batch that next() returns next. Throws ContractError for a position outside the run.
     void seek(LoaderPosition to) {
-        if (to.epoch < 0 || to.batch < 0 || to.batch > batches_ || to.epoch > options_.epochs ||
-            (to.epoch == options_.epochs && to.batch > 0))
+        const bool open = batches_ == 0 && to.epoch == 0 && to.batch >= 0;
+        if (!open && (to.epoch < 0 || to.batch < 0 || to.batch > batches_ ||
+                      to.epoch > options_.epochs || (to.epoch == options_.epochs && to.batch > 0)))
             throw ContractError(
                 "epoch " + std::to_string(to.epoch) + ", batch " + std::to_string(to.batch) +
                     " of " + std::to_string(options_.epochs) + " epochs of " +
                     std::to_string(batches_) + " batches",
                 "Loader::seek", "Resume with the manifest, batch size and epochs of that run");
         stop();
-        position_ = to.batch == batches_ ? LoaderPosition{to.epoch + 1, 0} : to;
+        position_ = !open && to.batch == batches_ ? LoaderPosition{to.epoch + 1, 0} : to;
         error_ = nullptr;
     }
 
     LoaderPosition position() const { return position_; }
+    /// 0 for a stream: not known before its end.
     std::int64_t batches_per_epoch() const { return batches_; }
+    bool interrupted() const { return interrupted_; }
 
     /// Seconds that next() waited for data, in all.
     double stall_seconds() const { return std::chrono::duration<double>(stall_).count(); }
@@ -108,37 +135,48 @@ private:
     struct Slot {
         detail::LeasedBatch<S> batch = {};
         std::exception_ptr error = {};
+        detail::Feed feed = {};  // Batch, or why there is none
     };
     /// What one thread needs to fill a slot.
     struct Reader {
         Reader(S& store, std::int64_t max_len) : batch(store, max_len) {}
         detail::BatchReader<S> batch;
-        std::vector<std::int64_t> order = {};  // of `epoch`
-        std::int64_t epoch = -1;
         std::vector<const SampleRef*> chosen = {};
     };
 
-    LoaderPosition end() const { return {options_.epochs, 0}; }
-    LoaderPosition after(LoaderPosition p) const {
-        return p.batch + 1 < batches_ ? LoaderPosition{p.epoch, p.batch + 1}
-                                      : LoaderPosition{p.epoch + 1, 0};
+    // `manifest`: what the ring is made for.
+    Loader(S& store, std::unique_ptr<detail::RefFeed> feed, const Manifest& manifest,
+           LoaderOptions options)
+        : feed_(std::move(feed)),
+          options_(options),
+          batches_(feed_->batches_per_epoch()),
+          store_(store),
+          memory_(detail::make_ring(manifest, options_,
+                                    static_cast<std::size_t>(options.prefetch) + 1)),
+          ring_(static_cast<std::size_t>(options.prefetch) + 1),
+          acknowledged_{std::max<std::int64_t>(options.epochs - 1, 0), 0} {
+        if (!memory_.empty()) {
+            for (std::size_t i = 0; i < ring_.size(); ++i)
+                ring_.slot(i).batch.arena = BatchArena(memory_.slot(i));
+            if constexpr (requires { store.register_region(memory_.bytes()); })
+                registration_ = std::make_shared<decltype(store.register_region(memory_.bytes()))>(
+                    store.register_region(memory_.bytes()));
+        }
+        for (std::int64_t i = 0; i < std::min(options_.threads, options_.prefetch + 1); ++i)
+            readers_.push_back(std::make_unique<Reader>(store, options_.max_len));
     }
 
-    // All leases are released even if one release fails; the first failure is thrown then.
-    void consume_current() {
+    LoaderPosition end() const { return {options_.epochs, 0}; }
+    LoaderPosition after(LoaderPosition p) const {
+        return p.batch + 1 < batches_ || batches_ == 0 ? LoaderPosition{p.epoch, p.batch + 1}
+                                                       : LoaderPosition{p.epoch + 1, 0};
+    }
+
+    void give_back_current() {
         if (!current_) return;
-        std::exception_ptr failure;
-        for (auto& lease : current_->batch.leases) {
-            try {
-                store_.release(std::move(lease));
-            } catch (...) {
-                if (!failure) failure = std::current_exception();
-            }
-        }
         current_->batch.leases.clear();
         current_ = nullptr;
         ring_.give_back();
-        if (failure) std::rethrow_exception(failure);
     }
 
     void read_now() {
@@ -157,11 +195,12 @@ private:
     void read_ahead(std::int64_t first, Reader& reader) {
         while (const auto claim = ring_.claim()) {
             const auto n = first + static_cast<std::int64_t>(claim->number);
-            const LoaderPosition p{n / batches_, n % batches_};
+            const auto p =
+                batches_ == 0 ? LoaderPosition{0, n} : LoaderPosition{n / batches_, n % batches_};
             if (p >= end() || !fill(p, reader, *claim->slot)) return;
-            const bool bad = claim->slot->error != nullptr;
+            const bool last = claim->slot->error || claim->slot->feed != detail::Feed::Batch;
             ring_.filled(claim->number);
-            if (bad) return ring_.close();  // what follows is not asked for
+            if (last) return ring_.close();  // what follows is not asked for
         }
     }
 
@@ -169,18 +208,8 @@ private:
     bool fill(LoaderPosition p, Reader& reader, Slot& slot) {
         slot.error = nullptr;
         try {
-            if (reader.epoch != p.epoch) {
-                reader.order =
-                    epoch_order(static_cast<std::int64_t>(refs_.size()), options_.seed, p.epoch,
-                                options_.rank, options_.world, options_.shuffle);
-                reader.epoch = p.epoch;
-            }
-            const auto begin = static_cast<std::size_t>(p.batch * options_.batch_size);
-            const auto size = std::min(static_cast<std::size_t>(options_.batch_size),
-                                       reader.order.size() - begin);
-            reader.chosen.clear();
-            for (std::size_t i = begin; i < begin + size; ++i)
-                reader.chosen.push_back(&refs_[static_cast<std::size_t>(reader.order[i])]);
+            slot.feed = feed_->choose(p, reader.chosen, stopping_);
+            if (slot.feed != detail::Feed::Batch) return slot.feed != detail::Feed::Stopped;
             return reader.batch.read(reader.chosen, slot.batch, stopping_);
         } catch (...) {
             slot.batch.leases.clear();
@@ -201,7 +230,7 @@ private:
         ring_.reset();
     }
 
-    std::vector<SampleRef> refs_;
+    std::unique_ptr<detail::RefFeed> feed_;
     LoaderOptions options_;
     std::int64_t batches_;
     S& store_;
@@ -210,7 +239,8 @@ private:
     std::vector<std::unique_ptr<Reader>> readers_;
     detail::PrefetchRing<Slot> ring_;
     Slot* current_ = nullptr;
-    LoaderPosition position_;
+    LoaderPosition position_, acknowledged_;
+    bool interrupted_ = false;
     std::exception_ptr error_;
     std::chrono::steady_clock::duration stall_{};
     std::atomic<bool> stopping_ = false;

@@ -1,8 +1,10 @@
 #pragma once
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "eyas/core/error.hpp"
+#include "eyas/loader/acknowledgement.hpp"
 #include "eyas/sample/feature_layout.hpp"
 #include "eyas/sample/manifest.hpp"
 
@@ -20,6 +22,7 @@ struct LoaderOptions {
     std::int64_t threads = 1;     // that read ahead, each a batch of its own
     std::int64_t ring_bytes = 0;  // memory of all prefetch + 1 batches; 0: what the largest need
     std::int64_t epochs = 1;
+    AcknowledgementSink* acknowledgements = nullptr;  // told by acknowledge(); outlives the loader
 };
 
 /// Where in the run a batch lies, both counted from 0.
@@ -31,9 +34,8 @@ struct LoaderPosition {
 
 namespace detail {
 
-/// Batches that one rank sees per epoch. Throws ContractError for impossible options and for an
-/// epoch without a batch.
-inline std::int64_t checked_batches_per_epoch(std::int64_t samples, const LoaderOptions& o) {
+/// Throws ContractError for impossible options.
+inline void check_loader_options(const LoaderOptions& o) {
     if (o.batch_size < 1 || o.max_len < 1 || o.prefetch < 0 || o.prefetch > 1024 || o.epochs < 0 ||
         o.threads < 1 || o.threads > 256 || o.ring_bytes < 0 || o.world < 1 || o.rank < 0 ||
         o.rank >= o.world)
@@ -45,6 +47,12 @@ inline std::int64_t checked_batches_per_epoch(std::int64_t samples, const Loader
                 std::to_string(o.rank) + " of " + std::to_string(o.world),
             "LoaderOptions",
             "Use positive sizes, 0 <= prefetch <= 1024, 1 <= threads <= 256 and 0 <= rank < world");
+}
+
+/// Batches that one rank sees per epoch. Throws ContractError for impossible options and for an
+/// epoch without a batch.
+inline std::int64_t checked_batches_per_epoch(std::int64_t samples, const LoaderOptions& o) {
+    check_loader_options(o);
     const auto mine = (samples + o.world - 1) / o.world;
     const auto batches =
         o.drop_last ? mine / o.batch_size : (mine + o.batch_size - 1) / o.batch_size;
@@ -57,11 +65,11 @@ inline std::int64_t checked_batches_per_epoch(std::int64_t samples, const Loader
 }
 
 /// What can be known before any tensor is read: every ref is an EAGLE3 sample with the target's
-/// hidden states, and all that have specs agree. Throws DataError that names the sample.
-inline void check_refs(const Manifest& manifest) {
-    const FeatureLayout* first = nullptr;
-    FeatureLayout layout;
-    for (const auto& ref : manifest.refs) {
+/// hidden states, and all that have specs agree.
+class RefCheck {
+public:
+    /// The next ref. Throws DataError that names the sample.
+    void operator()(const SampleRef& ref) {
         const auto where = "sample '" + ref.sample_id + "'";
         if (ref.strategy != "eagle3")
             throw DataError("was captured for strategy '" + ref.strategy + "'", where,
@@ -70,15 +78,15 @@ inline void check_refs(const Manifest& manifest) {
         if (repr != ref.metadata.end() && !repr->is_null() && *repr != "hidden_state")
             throw DataError("its target is " + repr->dump(), where,
                             "Capture features with target_repr hidden_state");
-        if (ref.feature_specs.empty()) continue;
+        if (ref.feature_specs.empty()) return;
         const auto here = feature_layout(ref.feature_specs, where);
-        if (!first) {
-            layout = here;
-            first = &layout;
-        }
-        check_same_width(here, layout, where);
+        if (!first_) first_ = here;
+        check_same_width(here, *first_, where);
     }
-}
+
+private:
+    std::optional<FeatureLayout> first_;
+};
 
 }  // namespace detail
 

@@ -14,12 +14,12 @@ namespace eyas {
 
 /// Everything that a run has besides store, manifest and model. `loader.seed` and `loader.epochs`
 /// are taken from the trainer's, `loader.rank` and `loader.world` from its collective.
+/// `loader.acknowledgements` (a Ledger, say) is told when the training of samples is durable.
 struct PipelineOptions {
     TrainerOptions trainer;
     LoaderOptions loader;
 };
 
-namespace detail {
 /// What a resumed run must find again: the same samples in the same order, cut the same way.
 /// Not where they lie nor under which run's name: a run may move from one store to another.
 inline Json data_identity(const Manifest& manifest, const LoaderOptions& o) {
@@ -37,7 +37,15 @@ inline Json data_identity(const Manifest& manifest, const LoaderOptions& o) {
             {"shuffle", o.shuffle},
             {"drop_last", o.drop_last}};
 }
-}  // namespace detail
+
+/// The same of a stream, of which nothing but its id is known until it ends.
+inline Json data_identity(const FollowedStream& stream, const LoaderOptions& o) {
+    return {{"stream", stream.header().stream_id},
+            {"batch_size", o.batch_size},
+            {"max_len", o.max_len},
+            {"shuffle", o.shuffle},
+            {"drop_last", o.drop_last}};
+}
 
 /// The one assembly of a training run: store -> loader -> trainer(model). Colocated and
 /// disaggregated runs differ in S alone, the trainer type T is the same, and they end with the same
@@ -63,13 +71,23 @@ public:
           loader_(store, manifest, options_.loader),
           trainer_(model, options_.trainer, std::move(collective)) {}
 
+    /// Trains on a stream while it grows, in the order in which its refs come: `loader.shuffle`
+    /// must be false and `trainer.epochs` 1 (ContractError). The stream was opened, and outlives
+    /// the pipeline.
+    Pipeline(S& store, FollowedStream& stream, model_type& model, PipelineOptions options = {},
+             collective_type collective = collective_type())
+        : store_(store),
+          options_(complete(std::move(options), stream, model, collective)),
+          loader_(store, stream, options_.loader),
+          trainer_(model, options_.trainer, std::move(collective)) {}
+
     /// Trains; see Trainer::run for resume, errors and the result.
     TrainResult run(const TrainerCallbacks& callbacks = {}) {
         return trainer_.run(loader_, callbacks);
     }
 
     /// Held-out figures of the model as it is now, over all samples of another manifest in the same
-    /// store. The store should retain what is released.
+    /// store. None of them is consumed.
     Evaluation evaluate(const Manifest& held_out, const EvaluateOptions& options = {}) {
         auto o = options_.loader;
         o.shuffle = o.drop_last = false;
@@ -82,13 +100,14 @@ public:
     loader_type& loader() { return loader_; }
 
 private:
-    static PipelineOptions complete(PipelineOptions o, const Manifest& manifest,
+    template <class Samples>
+    static PipelineOptions complete(PipelineOptions o, const Samples& samples,
                                     const model_type& model, const collective_type& collective) {
         o.loader.seed = o.trainer.seed;
         o.loader.epochs = o.trainer.epochs;
         o.loader.rank = collective.rank();
         o.loader.world = collective.world();
-        o.trainer.identity["data"] = detail::data_identity(manifest, o.loader);
+        o.trainer.identity["data"] = data_identity(samples, o.loader);
         if constexpr (requires { Json(model.options()); })
             o.trainer.identity["model"] = Json(model.options());
         return o;
@@ -104,5 +123,9 @@ template <class S, class M>
 Pipeline(S&, const Manifest&, M&) -> Pipeline<S, Trainer<M>>;
 template <class S, class M>
 Pipeline(S&, const Manifest&, M&, PipelineOptions) -> Pipeline<S, Trainer<M>>;
+template <class S, class M>
+Pipeline(S&, FollowedStream&, M&) -> Pipeline<S, Trainer<M>>;
+template <class S, class M>
+Pipeline(S&, FollowedStream&, M&, PipelineOptions) -> Pipeline<S, Trainer<M>>;
 
 }  // namespace eyas

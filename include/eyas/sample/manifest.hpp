@@ -2,9 +2,12 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <unordered_set>
+#include <utility>
 #include <vector>
 
+#include "eyas/sample/manifest_stream.hpp"
 #include "eyas/sample/sample_ref.hpp"
 
 namespace eyas {
@@ -19,11 +22,35 @@ struct Manifest {
 };
 static_assert(MetadataOnly<Manifest>);
 
-/// Reads and checks a manifest. Throws DataError, naming file, ref and field, for bad JSON, another
-/// schema version, missing or unknown keys, payloads in metadata and ids that occur twice.
+namespace detail {
+inline Manifest manifest_of_stream(std::string_view text, const std::string& where) {
+    ManifestStreamParser parser(where);
+    Manifest m;
+    std::size_t at = 0;
+    for (std::size_t newline; (newline = text.find('\n', at)) != text.npos; at = newline + 1)
+        if (auto ref = parser.take(text.substr(at, newline - at)))
+            m.refs.push_back(std::move(*ref));
+    if (parser.failure())
+        throw DataError("the producer failed: " + *parser.failure(), where,
+                        "Repair and start the producer again; it goes on with the stream");
+    if (!parser.finished())
+        throw DataError(
+            "the stream has no end yet, " + std::to_string(parser.refs()) + " refs are there",
+            where, "Wait for its producer, or follow it (eyas train --follow)");
+    if (at != text.size())
+        throw DataError("something follows the stream's end", where, "Write the stream again");
+    return m;
+}
+}  // namespace detail
+
+/// Reads and checks a manifest: manifest.json, or a manifest stream that has its end marker. Throws
+/// DataError, naming file, ref and field, for bad JSON, another schema version, missing or unknown
+/// keys, payloads in metadata, ids that occur twice, and a stream that is not finished.
 inline Manifest read_manifest(const std::filesystem::path& path) {
     const auto where = path.string();
-    const auto j = read_json_file<OrderedJson>(path);
+    const auto text = read_text_file(path);
+    if (detail::is_manifest_stream(text)) return detail::manifest_of_stream(text, where);
+    const auto j = parse_json<OrderedJson>(text, where);
     if (!j.is_object() || !j.contains("schema_version") || !j.contains("refs"))
         throw DataError("not a manifest: it has no schema_version and refs", where,
                         "Name the manifest.json that ingest wrote");

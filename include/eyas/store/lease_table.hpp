@@ -51,6 +51,11 @@ public:
         if (it != entries_.end() && it->second.dead) entries_.erase(it);
     }
 
+    /// Whether somebody holds it, or its removal is still to be done.
+    bool known(const ObjectKey& key) const {
+        const std::lock_guard lock(mutex_);
+        return entries_.contains(key);
+    }
     std::uint64_t active() const {
         const std::lock_guard lock(mutex_);
         std::uint64_t n = 0;

@@ -9,6 +9,17 @@
 
 namespace eyas::detail {
 
+/// The object that a ref names, and where the ref says that it lies.
+inline ObjectKey located_key(const SampleRef& ref) {
+    return {ref.sample_id, ref.generation(), ref.feature_store_uri};
+}
+
+/// What is held and freed is the object, however a ref spells its place; files that were only found
+/// (generation 0) have nothing but their place.
+inline ObjectKey held_key(const ObjectKey& located) {
+    return located.generation > 0 ? ObjectKey{located.sample, located.generation} : located;
+}
+
 /// The ref of a sample that was just put.
 inline SampleRef complete_ref(SampleRef ref, std::span<const NamedTensor> tensors, std::string uri,
                               std::int64_t generation, std::uint64_t bytes) {

@@ -92,16 +92,7 @@ public:
         std::uint64_t bytes = 0;
         for (const auto& t : tensors) bytes += t.tensor.size_bytes();
         check_metadata(prototype.metadata, where + ": metadata");
-        if (const auto quota = core_->policy.quota_bytes) {
-            std::uint64_t used = 0;  // without what this put replaces
-            for (const auto& o : core_->backend.objects())
-                if (o.key.sample != prototype.sample_id) used += o.bytes;
-            if (used + bytes > *quota)
-                throw ResourceError(
-                    std::to_string(bytes) + " bytes would pass the quota of " +
-                        std::to_string(*quota) + " (" + std::to_string(used) + " are in use)",
-                    where, "Let trainers consume samples, collect old ones, or raise the quota");
-        }
+        core_->require_room(prototype.sample_id, bytes);
         const auto prototype_id = prototype.sample_id;
         const auto generation = core_->backend.publish(prototype_id, tensors, checksums);
         core_->count.puts += 1;
@@ -116,11 +107,8 @@ public:
     /// lease is left then), AuthenticationError.
     Lease acquire(const SampleRef& ref) {
         core_->authenticate();
-        const ObjectKey located{ref.sample_id, ref.generation(), ref.feature_store_uri};
-        // What is held and freed is the object, however a ref spells its place; files that were
-        // only found (generation 0) have nothing but their place.
-        const ObjectKey key =
-            located.generation > 0 ? ObjectKey{located.sample, located.generation} : located;
+        const auto located = detail::located_key(ref);
+        const auto key = detail::held_key(located);
         try {
             core_->hold(key);  // before it is opened, so that nobody frees it meanwhile
         } catch (const StaleReferenceError&) {
@@ -208,6 +196,15 @@ public:
     /// the backend cannot remove it now, drain() tries again. Releasing an empty lease does
     /// nothing.
     void release(Lease&& lease) { lease.drop(true); }
+
+    /// The same without a lease and without opening it: with consume-once the sample is freed when
+    /// nobody here holds it (any more). True where it is gone; false where it is retained, held, or
+    /// its removal pending.
+    bool consume(const SampleRef& ref) {
+        if (core_->policy.retain_on_release) return false;
+        core_->authenticate();
+        return core_->consume(detail::held_key(detail::located_key(ref)));
+    }
 
     /// Frees objects older than `max_age` that this instance has no lease on. Returns how many.
     std::size_t collect(std::chrono::seconds max_age) {

@@ -48,6 +48,21 @@ struct StoreCore {
         proven = record;
     }
 
+    /// Throws ResourceError where `bytes` of a sample, in place of what it has, pass the quota.
+    void require_room(const std::string& sample, std::uint64_t bytes) {
+        if (!policy.quota_bytes) return;
+        std::uint64_t used = 0;
+        for (const auto& o : backend.objects())
+            if (o.key.sample != sample) used += o.bytes;
+        if (used + bytes > *policy.quota_bytes)
+            throw ResourceError(
+                std::to_string(bytes) + " bytes would pass the quota of " +
+                    std::to_string(*policy.quota_bytes) + " (" + std::to_string(used) +
+                    " are in use)",
+                "sample '" + sample + "'",
+                "Let trainers consume samples, collect old ones, or raise the quota");
+    }
+
     /// Takes a hold of an object; StaleReferenceError where it is dead.
     void hold(const ObjectKey& key) {
         if (!leases.hold(key))
@@ -64,6 +79,15 @@ struct StoreCore {
     void give_back(const ObjectKey& key, bool consumed) noexcept {
         (consumed ? count.releases : count.aborts) += 1;
         let_go(key, consumed && !policy.retain_on_release);
+    }
+
+    /// One use of an object that the caller does not hold. Whether it is gone then.
+    bool consume(const ObjectKey& key) {
+        if (leases.hold(key))
+            give_back(key, true);
+        else
+            remove(key);  // it is dead: at most its removal is left to be done
+        return !leases.known(key);
     }
 
     /// Removes a dead object now, or leaves it pending.

@@ -9,12 +9,16 @@ namespace eyas {
 /// What the trainer and the evaluator need of a loader. `position()` is where the batch lies that
 /// next() returns next; its fields are `epoch` and `batch`, and seek() takes one.
 template <class L>
-concept BatchSource = requires(L& l, const L& cl) {
-    { l.next() } -> std::convertible_to<const Batch*>;  // nullptr at the end of the last epoch
+concept BatchSource = requires(L& l, const L& cl, std::int64_t step) {
+    // nullptr at the end of the last epoch, and where waiting for it was interrupted.
+    { l.next() } -> std::convertible_to<const Batch*>;
+    { cl.interrupted() } -> std::convertible_to<bool>;
     l.seek(cl.position());
+    // A checkpoint of that optimizer step contains all batches before the position.
+    l.acknowledge(cl.position(), step);
     { cl.position().epoch } -> std::convertible_to<std::int64_t>;
     { cl.position().batch } -> std::convertible_to<std::int64_t>;
-    { cl.batches_per_epoch() } -> std::convertible_to<std::int64_t>;
+    { cl.batches_per_epoch() } -> std::convertible_to<std::int64_t>;  // 0: only the end will tell
     { cl.stall_seconds() } -> std::convertible_to<double>;
 };
 

@@ -33,7 +33,8 @@ public:
         r.supervised_tokens_per_second = timed.supervised_tokens() / took;
         r.stall_percent = std::min(100.0, 100 * (stall_seconds - stall_) / took);
         r.seconds = seconds();
-        r.eta_seconds = r.seconds * static_cast<double>(r.last_step - r.step) /
+        r.eta_seconds = r.seconds *
+                        static_cast<double>(std::max<std::int64_t>(0, r.last_step - r.step)) /
                         static_cast<double>(r.step - first_step_);
         interval_ = Clock::now();
         stall_ = stall_seconds;

@@ -1,6 +1,7 @@
 #pragma once
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <string>
 
 #include "eyas/trainer/options.hpp"
@@ -11,12 +12,42 @@ namespace eyas {
 struct TrainPlan {
     std::int64_t last_step = 0;    // the run ends after so many optimizer steps in all
     std::int64_t total_steps = 0;  // horizon of the schedule
+    bool open = false;             // the data may end earlier: a stream, whose length is not known
+
+    /// 0 where only the end of the data will tell.
+    std::int64_t known_last_step() const { return last_step == unlimited ? 0 : last_step; }
+    static constexpr auto unlimited = std::numeric_limits<std::int64_t>::max();
 };
+
+namespace detail {
+/// The plan for data of unknown length.
+inline TrainPlan open_plan(const TrainerOptions& o) {
+    if (o.epochs != 1)
+        throw ContractError(std::to_string(o.epochs) + " epochs of data that come once",
+                            "TrainerOptions", "Use one epoch, or train on the finished manifest");
+    TrainPlan plan{.last_step = o.max_steps > 0 ? o.max_steps : TrainPlan::unlimited,
+                   .total_steps = o.schedule.total_steps > 0 ? o.schedule.total_steps : o.max_steps,
+                   .open = true};
+    if (plan.total_steps > 0) return plan;
+    if (o.schedule.kind != ScheduleKind::Constant || o.schedule.warmup_ratio > 0)
+        throw ContractError("the number of steps is not known before the stream ends, and the " +
+                                std::string(name_of(o.schedule.kind)) +
+                                " schedule with a warm-up ratio of " +
+                                std::to_string(o.schedule.warmup_ratio) + " depends on it",
+                            "TrainerOptions",
+                            "Give schedule.total_steps or max_steps (--total-steps, --max-steps), "
+                            "or a constant rate without warm-up");
+    plan.total_steps = 1;  // of no meaning to a constant rate
+    return plan;
+}
+}  // namespace detail
 
 /// Gradient accumulation goes on across epochs. Throws ContractError when the data give no step,
 /// or would end in the middle of one and leave batches untrained without a word (as the reference
-/// refuses it too): set max_steps then.
+/// refuses it too): set max_steps then. Data of unknown length (0 batches) need a horizon for the
+/// schedule.
 inline TrainPlan make_plan(const TrainerOptions& o, std::int64_t batches_per_epoch) {
+    if (batches_per_epoch == 0) return detail::open_plan(o);
     const auto batches = batches_per_epoch * o.epochs;
     const auto whole = batches / o.accumulation;
     const auto counts =

@@ -11,7 +11,7 @@ namespace eyas {
 /// One line of a training log: metrics over the interval since the last record and over all ranks.
 struct LogRecord {
     std::int64_t step = 0;                                // optimizer steps done in all
-    std::int64_t last_step = 0;                           // where the run will end
+    std::int64_t last_step = 0;                           // where the run will end; 0: not known
     std::int64_t epoch = 0;                               // of the next batch
     double loss = 0;                                      // sum_k decay^k * loss_k, mean over rows
     std::vector<double> step_loss, accuracy, acceptance;  // [K]
@@ -50,7 +50,9 @@ struct TrainerCallbacks {
 struct TrainResult {
     std::int64_t step = 0;   // optimizer steps done in all, earlier runs included
     std::int64_t steps = 0;  // of this run()
-    bool stopped = false;    // request_stop() ended it
+    bool stopped = false;    // request_stop(), or an interrupted wait for data, ended it
+    std::int64_t left_over =
+        0;  // batches at the end of a stream that make no whole step: untrained
     double seconds = 0;
     std::optional<std::filesystem::path> checkpoint;  // the last one, where a run directory is set
     std::optional<LogRecord> last_log;

@@ -12,6 +12,7 @@
 #include "eyas/checkpoint/checkpoint.hpp"
 #include "eyas/checkpoint/run_lock.hpp"
 #include "eyas/collective/collective.hpp"
+#include "eyas/loader/options.hpp"
 #include "eyas/model/concept.hpp"
 #include "eyas/optimizer/adamw.hpp"
 #include "eyas/optimizer/clip.hpp"
@@ -23,6 +24,8 @@
 #include "eyas/trainer/options.hpp"
 #include "eyas/trainer/plan.hpp"
 #include "eyas/trainer/records.hpp"
+#include "eyas/trainer/resume.hpp"
+#include "eyas/trainer/shortage.hpp"
 
 namespace eyas {
 
@@ -47,7 +50,11 @@ public:
 
     /// Trains until max_steps or the end of the loader's epochs, or until request_stop(). Resumes
     /// first as options().resume says, and writes a checkpoint at the end. A later call goes on
-    /// from where the loader stands.
+    /// from where the loader stands. After each checkpoint (or at its time, where there is no run
+    /// directory) the loader is told to acknowledge what it contains.
+    /// A loader of unknown length (a stream) ends the run with its data, also where waiting for
+    /// them was interrupted; the batches of a step that is not whole are untrained then and come
+    /// again in a resumed run. When waiting fails (TransportError), a checkpoint is written first.
     /// Throws ContractError (options that do not fit the data or the checkpoint), DataError (bad
     /// checkpoint, bad batch, a loss that is not finite), ResourceError (disk, or another trainer
     /// in the run directory), what the loader and the callbacks throw.
@@ -64,19 +71,25 @@ public:
                          collective_.world(), loader.batches_per_epoch());
         TrainResult result;
         if (!started_) result.checkpoint = start(loader, callbacks);
+        mark(loader);
+        // What an earlier run wrote a checkpoint of, and may not have come to acknowledge.
+        if (!started_ && !options_.run_dir.empty()) loader.acknowledge(done_in(loader), step_);
         started_ = true;
         const auto first_step = step_;
+        const auto shown_last = plan.known_last_step();
         detail::LogWindow window(first_step, loader.stall_seconds());
         MetricTotals timed;  // this run()'s share of interval_
+        detail::Shortage shortage;
         bool stop = any_rank(stop_.exchange(false));
         bool saved = result.checkpoint.has_value();
         while (step_ < plan.last_step && !stop) {
-            const auto done = train_step(loader, schedule.rate(step_), timed);
+            const auto done = train_step(loader, schedule.rate(step_), plan.open, timed, shortage);
+            if (!done) break;
             saved = false;
             if (callbacks.on_step)
-                callbacks.on_step({step_, plan.last_step, done.loss, done.norm, done.rate});
+                callbacks.on_step({step_, shown_last, done->loss, done->norm, done->rate});
             if (options_.log_interval > 0 && step_ % options_.log_interval == 0)
-                result.last_log = log(loader, window, timed, done, plan.last_step, callbacks);
+                result.last_log = log(loader, window, timed, *done, shown_last, callbacks);
             stop = any_rank(stop_.exchange(false));
             if (options_.save_interval > 0 && step_ % options_.save_interval == 0) {
                 save(loader, result, callbacks);
@@ -84,8 +97,9 @@ public:
             }
         }
         if (!saved && step_ > 0) save(loader, result, callbacks);
-        // The loader takes a batch as consumed when it is asked for the next one.
-        if (loader.position().epoch >= options_.epochs) loader.next();
+        if (shortage.error) std::rethrow_exception(shortage.error);
+        stop = stop || shortage.interrupted;
+        result.left_over = shortage.interrupted ? 0 : shortage.batches;
         result.step = step_;
         result.steps = step_ - first_step;
         result.stopped = stop && step_ < plan.last_step;
@@ -107,25 +121,39 @@ private:
         double loss, norm, rate;
     };
 
-    /// One optimizer step. Nothing changes if it throws.
+    /// Every rank's answer to a rank whose data are short: all end before this step, and the
+    /// loader stands where the last whole one left it.
     template <class L>
-    StepDone train_step(L& loader, double rate, MetricTotals& timed) {
+    void agree_on_end(L& loader, detail::Shortage& shortage) {
+        loader.seek(done_in(loader));
+        shortage.interrupted = any_rank(shortage.interrupted);
+        if (any_rank(shortage.error != nullptr) && !shortage.error)
+            shortage.error = std::make_exception_ptr(TransportError(
+                "another rank waited for data in vain", "Trainer::run", "See its message"));
+    }
+
+    /// One optimizer step. Nothing changes if it throws, or returns nothing because an open plan's
+    /// data are short on some rank.
+    template <class L>
+    std::optional<StepDone> train_step(L& loader, double rate, bool open, MetricTotals& timed,
+                                       detail::Shortage& shortage) {
         model_.zero_gradients();
         MetricTotals window;
         std::vector<std::string> ids, bad;
         const auto scale = static_cast<float>(
             1.0 / (static_cast<double>(options_.accumulation) * collective_.world()));
-        for (std::int64_t a = 0; a < options_.accumulation; ++a) {
-            const Batch* batch = loader.next();
-            if (!batch)
-                throw ContractError(
-                    "the loader ended before optimizer step " + std::to_string(step_ + 1),
-                    "Trainer::run", "Give loader and trainer the same epochs");
+        for (shortage = {}; shortage.batches < options_.accumulation; ++shortage.batches) {
+            const Batch* batch = detail::next_batch(loader, open, step_ + 1, shortage);
+            if (!batch) break;
             const auto metrics = model_.forward_backward(*batch, scale);
             window.add(metrics, *batch);
             ids.insert(ids.end(), batch->sample_ids.begin(), batch->sample_ids.end());
             if (!std::isfinite(metrics.total_loss))
                 bad.insert(bad.end(), batch->sample_ids.begin(), batch->sample_ids.end());
+        }
+        if (open && any_rank(shortage.batches < options_.accumulation)) {
+            agree_on_end(loader, shortage);
+            return std::nullopt;
         }
         for (const auto& p : model_.parameters())
             collective_.all_reduce(p.grad.template as<float>());
@@ -134,9 +162,10 @@ private:
         if (!std::isfinite(norm)) refuse("the gradient is not finite", ids);
         optimizer_.step(rate, clip_scale(norm, options_.max_grad_norm));
         ++step_;
+        mark(loader);
         interval_.add(window);
         timed.add(window);
-        return {window.mean_loss(), norm, rate};
+        return StepDone{window.mean_loss(), norm, rate};
     }
 
     [[noreturn]] void refuse(const std::string& what, const std::vector<std::string>& ids) const {
@@ -172,14 +201,31 @@ private:
         return totals;
     }
 
-    /// Rank 0 writes; a failure there is an error on every rank.
+    /// A checkpoint of the last whole step, then the acknowledgement of what it contains. Rank 0
+    /// writes; a failure there is an error on every rank, and nothing is acknowledged.
     template <class L>
     void save(L& loader, TrainResult& result, const TrainerCallbacks& callbacks) {
-        if (options_.run_dir.empty()) return;
-        const auto position = loader.position();
+        if (!options_.run_dir.empty()) write_checkpoint(result, callbacks);
+        loader.acknowledge(done_in(loader), step_);
+    }
+
+    template <class L>
+    void mark(const L& loader) {
+        done_ = {loader.position().epoch, loader.position().batch};
+    }
+    /// Where the last whole step left the loader, as its own kind of position.
+    template <class L>
+    auto done_in(const L& loader) const {
+        auto position = loader.position();
+        position.epoch = done_.epoch;
+        position.batch = done_.batch;
+        return position;
+    }
+
+    void write_checkpoint(TrainResult& result, const TrainerCallbacks& callbacks) {
         const CheckpointState state{.step = step_,
-                                    .epoch = position.epoch,
-                                    .batch = position.batch,
+                                    .epoch = done_.epoch,
+                                    .batch = done_.batch,
                                     .optimizer_step = optimizer_.step_count(),
                                     .metrics = over_ranks(interval_).to_json(),
                                     .identity = identity_};
@@ -202,17 +248,7 @@ private:
     template <class L>
     std::optional<std::filesystem::path> start(L& loader, const TrainerCallbacks& callbacks) {
         if (options_.run_dir.empty()) return std::nullopt;
-        const auto latest = latest_checkpoint(options_.run_dir);
-        const auto where = options_.run_dir.string();
-        if (latest.path && options_.resume == Resume::Never)
-            throw ContractError("the run directory already holds " + latest.path->string(), where,
-                                "Resume, or name another run directory");
-        if (!latest.path && !latest.report.empty())
-            throw DataError("no checkpoint here is good. " + latest.report, where,
-                            "Restore one, or name another run directory");
-        if (!latest.path && options_.resume == Resume::Require)
-            throw ContractError("there is no checkpoint to resume from", where,
-                                "Name the run directory of an earlier run");
+        const auto latest = detail::checkpoint_to_resume(options_.run_dir, options_.resume);
         if (!latest.path) return std::nullopt;
         const auto s = restore_checkpoint(*latest.path, content(), identity_);
         optimizer_.set_step_count(s.optimizer_step);
@@ -246,6 +282,7 @@ private:
     C collective_;
     optimizer_type optimizer_;
     Json identity_;
+    LoaderPosition done_;    // of the batch after the last whole step
     MetricTotals interval_;  // since the last log record, this rank's share
     std::int64_t step_ = 0;
     bool started_ = false;

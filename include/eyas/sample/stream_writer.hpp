@@ -1,0 +1,164 @@
+#pragma once
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "eyas/core/file.hpp"
+#include "eyas/core/random_id.hpp"
+#include "eyas/sample/manifest_stream.hpp"
+
+namespace eyas {
+
+/// The producer's end of a manifest stream. One thread; a lock keeps a second producer out for as
+/// long as this one lives. Where a call throws ResourceError the stream ends with its last whole
+/// line, and no further ref is taken; a writer that is made anew goes on from there.
+class ManifestStreamWriter {
+public:
+    struct Options {
+        bool durable = true;        // fsync after each line: what a reader saw stays
+        std::string producer = {};  // recorded in a new stream's header, for messages
+    };
+
+    /// Begins a stream, or goes on with the one that is there: a line without newline, which a
+    /// killed writer left, is cut off, and so is a failure marker. `present` is called for each ref
+    /// that is there already.
+    /// Throws DataError when the file is no stream or a whole line of it is bad, ResourceError when
+    /// another writer holds it or the disk refuses.
+    explicit ManifestStreamWriter(std::filesystem::path path, Options options,
+                                  const std::function<void(const SampleRef&)>& present = {})
+        : path_(std::move(path)), options_(std::move(options)), parser_(path_.string()) {
+        if (path_.has_parent_path()) eyas::create_directories(path_.parent_path());
+        fd_ = detail::Fd(::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
+        if (!fd_) detail::throw_errno("cannot open", path_);
+        if (::flock(fd_.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+            throw ResourceError("another producer is writing this stream", path_.string(),
+                                "Let it end, or name another file");
+        adopt(present);
+        if (!parser_.header()) begin();
+    }
+    explicit ManifestStreamWriter(std::filesystem::path path)
+        : ManifestStreamWriter(std::move(path), Options{}) {}
+
+    /// Adds a ref; it is on disk on return. Throws ContractError for a ref that a reader would
+    /// refuse (a payload in its metadata, an id that is there, text that is not UTF-8) and for a
+    /// stream that has ended; ResourceError when the disk refuses.
+    void append(const SampleRef& ref) {
+        std::string line;
+        try {
+            line = detail::stream_line(ref_to_json(ref));
+        } catch (const std::exception& e) {
+            throw ContractError(e.what(), where(ref), "The ref was not written");
+        }
+        add(std::move(line), where(ref));
+    }
+
+    /// No ref will follow. Errors are append()'s.
+    void finish() { add(detail::stream_line({{"end", true}, {"refs", refs()}}), path_.string()); }
+
+    /// The producer gives up; whoever waits is told why. Errors are append()'s.
+    void fail(std::string reason) {
+        reason.resize(std::min(reason.size(), StreamLimits::text_bytes / 4));
+        const OrderedJson j{{"failed", reason}, {"refs", refs()}};
+        add(j.dump(-1, ' ', true, OrderedJson::error_handler_t::replace) + "\n", path_.string());
+    }
+
+    const StreamHeader& header() const { return *parser_.header(); }
+    std::size_t refs() const { return parser_.refs(); }
+    bool contains(const std::string& sample_id) const { return parser_.contains(sample_id); }
+    bool finished() const { return parser_.finished(); }
+    const std::filesystem::path& path() const { return path_; }
+
+private:
+    std::string where(const SampleRef& ref) const {
+        return path_.string() + ": sample '" + ref.sample_id + "'";
+    }
+
+    // Checks what is there and cuts it behind its last good line.
+    void adopt(const std::function<void(const SampleRef&)>& present) {
+        std::size_t size = 0;
+        {
+            const MappedFile file(path_);
+            size = file.bytes().size();
+            const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), size);
+            for (std::size_t newline; (newline = text.find('\n', end_)) != text.npos;) {
+                const auto line = text.substr(end_, newline - end_);
+                if (newline + 1 == size && detail::is_failure_marker(line)) break;
+                const auto ref = parser_.take(line);
+                if (ref && present) present(*ref);
+                end_ = newline + 1;
+            }
+            if (text.size() - end_ > StreamLimits::line_bytes + 1)
+                throw DataError("a line without end of " + std::to_string(text.size() - end_) +
+                                    " bytes: not a manifest stream",
+                                path_.string(), "Name another file");
+        }
+        if (end_ < size) cut();
+    }
+
+    void begin() {
+        add(detail::stream_line(detail::header_to_json(
+                {detail::random_hex() + detail::random_hex(), options_.producer})),
+            path_.string());
+        if (options_.durable)
+            detail::sync_directory(path_.has_parent_path() ? path_.parent_path() : ".");
+    }
+
+    // The parser sees the line first, so that what is written can be read.
+    void add(std::string line, const std::string& where) {
+        if (broken_)
+            throw ResourceError("an earlier line could not be written", where,
+                                "Start the producer again");
+        try {
+            line.pop_back();
+            parser_.take(line);
+        } catch (const DataError& e) {
+            throw ContractError(e.what(), where, "The line was not written");
+        }
+        line.push_back('\n');
+        write(line);
+    }
+
+    void write(std::string_view line) {
+        const auto failed = [&](const char* what) {
+            const int e = errno;
+            broken_ = true;
+            [[maybe_unused]] const auto unused = ::ftruncate(fd_.get(), offset(end_));
+            errno = e;
+            detail::throw_errno(what, path_);
+        };
+        for (std::size_t done = 0; done < line.size();) {
+            const auto n =
+                ::pwrite(fd_.get(), line.data() + done, line.size() - done, offset(end_ + done));
+            if (n < 0 && errno == EINTR) continue;
+            if (n < 0) failed("cannot write");
+            done += static_cast<std::size_t>(n);
+        }
+        if (options_.durable && ::fsync(fd_.get()) != 0) failed("cannot sync");
+        end_ += line.size();
+    }
+
+    void cut() {
+        if (::ftruncate(fd_.get(), offset(end_)) != 0 ||
+            (options_.durable && ::fsync(fd_.get()) != 0))
+            detail::throw_errno("cannot cut a torn line", path_);
+    }
+
+    static off_t offset(std::size_t at) { return static_cast<off_t>(at); }
+
+    std::filesystem::path path_;
+    Options options_;
+    ManifestStreamParser parser_;
+    detail::Fd fd_;
+    std::size_t end_ = 0;  // bytes of whole lines
+    bool broken_ = false;
+};
+
+}  // namespace eyas

@@ -1,0 +1,35 @@
+#pragma once
+#include <cstdint>
+#include <exception>
+#include <string>
+
+#include "eyas/core/error.hpp"
+#include "eyas/trainer/batch_source.hpp"
+
+namespace eyas::detail {
+
+/// Why a loader of unknown length gave no whole step.
+struct Shortage {
+    std::int64_t batches = 0;  // that it gave
+    bool interrupted = false;
+    std::exception_ptr error = {};
+};
+
+/// The next batch for optimizer step `step`; nullptr, with the reason in `shortage`, where the data
+/// are short and their length was not known (`open`). Throws what the loader throws, and
+/// ContractError where it ends though its length was known.
+template <BatchSource L>
+const Batch* next_batch(L& loader, bool open, std::int64_t step, Shortage& shortage) {
+    try {
+        if (const Batch* batch = loader.next()) return batch;
+        shortage.interrupted = loader.interrupted();
+    } catch (const TransportError&) {
+        if (!open) throw;
+        shortage.error = std::current_exception();
+    }
+    if (open) return nullptr;
+    throw ContractError("the loader ended before optimizer step " + std::to_string(step),
+                        "Trainer::run", "Give loader and trainer the same epochs");
+}
+
+}  // namespace eyas::detail
