@@ -17,11 +17,15 @@ public:
               parent, "train",
               "trainer: train a draft from a store; goes on from the last checkpoint in --out") {
         draft_.declare(app_, true);
-        app_.add_option("--store", store_.uri,
-                        "file:DIR, disagg:DIR?store_id=NAME, or eyas+tcp://HOST:PORT of eyas serve")
+        app_.add_option(
+                "--store", store_.uri,
+                "file:DIR, disagg:DIR?store_id=NAME, packed:DIR, or eyas+tcp://HOST:PORT of eyas "
+                "serve")
             ->required();
-        app_.add_option("--manifest", manifest_,
-                        "samples to train on; for file:DIR all of the directory where absent");
+        app_.add_option(
+            "--manifest", manifest_,
+            "samples to train on; for file:DIR and packed:DIR all of the directory where "
+            "absent");
         app_.add_option("--wait", wait_, "seconds to wait for the producer's MANIFEST.done")
             ->capture_default_str();
         app_.add_option("--eval-features", held_out_, "directory of held-out feature files");

@@ -12,6 +12,7 @@
 #include "eyas/ingest/scan.hpp"
 #include "eyas/ingest/validate.hpp"
 #include "eyas/sample/manifest.hpp"
+#include "eyas/store/concept.hpp"
 
 namespace eyas {
 
@@ -24,6 +25,9 @@ struct IngestOptions {
     std::optional<std::int64_t> vocab_size = {};  // V: refuse ids outside it
     std::optional<std::size_t> limit = {};        // take the first files only
     bool skip_bad = false;                        // leave bad files out instead of stopping
+    // The files themselves become the store's, without a copy: only their headers, ids and masks
+    // are read, so NaN and damage in states are found when they are (CRCs), not here.
+    bool link = false;
 };
 
 /// A file that was left out, and why.
@@ -74,13 +78,28 @@ struct CheckedSample {
 
 inline CheckedSample open_checked(const std::filesystem::path& path, const IngestOptions& o,
                                   const std::optional<FeatureLayout>& first) {
-    TorchFile file(path);
+    if (o.link && path.native().ends_with(".gz"))
+        throw DataError("a compressed file cannot be linked", path.string(),
+                        "Unpack it, or ingest without --link");
+    TorchFile file(path, {.verify_crc = !o.link});
     std::vector<NamedTensor> tensors;
     for (const auto name : feature::all)
         if (file.contains(name)) tensors.push_back({std::string(name), file.at(name)});
-    const auto layout = validate_sample(tensors, {o.vocab_size, o.max_len}, path.string());
+    const auto layout = validate_sample(tensors, {o.vocab_size, o.max_len, !o.link}, path.string());
     if (first) check_same_width(layout, *first, path.string());
     return {std::move(file), std::move(tensors), layout};
+}
+
+template <class Sink>
+SampleRef put_or_adopt(Sink& store, SampleRef ref, const CheckedSample& s, bool link) {
+    const std::span<const NamedTensor> tensors(s.tensors);
+    if (!link) return store.put(std::move(ref), tensors);
+    const AdoptedFile file{s.file.path(), s.file.descriptor()};
+    if constexpr (requires { store.adopt(ref, tensors, file); })
+        return store.adopt(std::move(ref), tensors, file);
+    else
+        throw ContractError("this store cannot take files without a copy", "ingest",
+                            "Use disagg:DIR on the files' own file system, or leave --link out");
 }
 
 }  // namespace detail
@@ -92,7 +111,8 @@ inline CheckedSample open_checked(const std::filesystem::path& path, const Inges
 /// after it is touched (what was put before stays, it is complete); with skip_bad it is listed in
 /// the report instead. Errors of the store (disk full, no permission) always end the call.
 /// `progress` runs on the calling thread after each file. `Sink` offers
-/// `SampleRef put(SampleRef, std::span<const NamedTensor>)`, as Store<Backend> does.
+/// `SampleRef put(SampleRef, std::span<const NamedTensor>)`, as Store<Backend> does, and for
+/// `link` its adopt(); ContractError where it has none.
 template <class Sink>
 IngestReport ingest(Sink& store, const std::filesystem::path& dir,
                     const IngestOptions& options = {},
@@ -113,8 +133,8 @@ IngestReport ingest(Sink& store, const std::filesystem::path& dir,
             first = sample->layout;
             for (const auto& t : sample->tensors) report.bytes += t.tensor.size_bytes();
             report.manifest.refs.push_back(
-                store.put(detail::ref_prototype(options, i, sample->layout.rows),
-                          std::span<const NamedTensor>(sample->tensors)));
+                detail::put_or_adopt(store, detail::ref_prototype(options, i, sample->layout.rows),
+                                     *sample, options.link));
         }
         if (progress)
             progress({i + 1, files.size(), report.bad.size(), report.bytes,

@@ -2,6 +2,7 @@
 #include <concepts>
 #include <cstdint>
 #include <exception>
+#include <filesystem>
 #include <map>
 #include <memory>
 #include <optional>
@@ -93,6 +94,20 @@ concept StoreBackend = std::constructible_from<B, typename B::Options> &&
 template <class B>
 concept ReadsElsewhere = StoreBackend<B> && requires(B& b, std::span<const ObjectRead> reads) {
     { b.read_each(reads) } -> std::same_as<std::vector<std::exception_ptr>>;
+};
+
+/// A file that is to become an object without a copy: open, and found to hold a sample.
+struct AdoptedFile {
+    std::filesystem::path path;  // for messages
+    int descriptor = -1;
+};
+
+/// A backend that takes a file of its own file system as it is, as the sample's next generation,
+/// under the same rules as publish(). ResourceError where the file lies elsewhere.
+template <class B>
+concept AdoptsFiles = StoreBackend<B> &&
+    requires(B& b, const std::string& sample, const AdoptedFile& file) {
+    { b.adopt(sample, file) } -> std::same_as<std::int64_t>;
 };
 
 }  // namespace eyas

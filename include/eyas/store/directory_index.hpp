@@ -17,6 +17,7 @@
 
 #include "eyas/core/file.hpp"
 #include "eyas/core/file_name.hpp"
+#include "eyas/store/shard_set.hpp"
 
 namespace eyas::detail {
 
@@ -118,6 +119,7 @@ public:
     };
 
     Objects& objects() { return objects_; }
+    const ShardSet::Names& shards() const { return shards_; }  // files of packed samples
 
     /// The generation that a sample's next object gets: one more than its newest; for a sample
     /// that is not here, one more than any that was ever erased here, since it may have been among
@@ -153,12 +155,17 @@ private:
         ++listings_;
         modified_ = modified();
         objects_.clear();
+        shards_.clear();
         std::error_code error;
         std::filesystem::directory_iterator it(dir_, error);
         for (; !error && it != std::filesystem::directory_iterator(); it.increment(error)) {
             const auto& e = *it;
-            const auto name = ObjectName::parse(e.path().filename().string());
-            if (!name) continue;
+            auto file = e.path().filename().string();
+            const auto name = ObjectName::parse(file);
+            if (!name) {
+                if (PackedShard::is_file_name(file)) shards_.insert(std::move(file));
+                continue;
+            }
             struct stat st {};
             if (::stat(e.path().c_str(), &st) != 0)
                 continue;  // erased meanwhile by another program
@@ -195,6 +202,7 @@ private:
     std::uint64_t listings_ = 0;
     std::pair<std::int64_t, std::int64_t> modified_{};
     Objects objects_;
+    ShardSet::Names shards_;
 };
 
 }  // namespace eyas::detail

@@ -10,6 +10,7 @@
 #include "eyas/store/credential.hpp"
 #include "eyas/store/lease_table.hpp"
 #include "eyas/store/policy.hpp"
+#include "eyas/store/refs.hpp"
 
 namespace eyas::detail {
 
@@ -46,6 +47,29 @@ struct StoreCore {
                 record ? "the token is not this store's" : "the store has samples and no token",
                 "Store", "Use the token that the store was made with");
         proven = record;
+    }
+
+    /// Throws ResourceError where a sample of so many bytes would pass the quota.
+    void require_room(const std::string& sample, std::uint64_t bytes) {
+        if (!policy.quota_bytes) return;
+        std::uint64_t used = 0;  // without what this put replaces
+        for (const auto& o : backend.objects())
+            if (o.key.sample != sample) used += o.bytes;
+        if (used + bytes > *policy.quota_bytes)
+            throw ResourceError(
+                std::to_string(bytes) + " bytes would pass the quota of " +
+                    std::to_string(*policy.quota_bytes) + " (" + std::to_string(used) +
+                    " are in use)",
+                "sample '" + sample + "'",
+                "Let trainers consume samples, collect old ones, or raise the quota");
+    }
+
+    /// The ref of an object that the backend has just taken.
+    SampleRef added(SampleRef prototype, std::span<const NamedTensor> tensors,
+                    std::int64_t generation, std::uint64_t bytes) {
+        count.puts += 1;
+        auto uri = backend.uri({prototype.sample_id, generation});
+        return complete_ref(std::move(prototype), tensors, std::move(uri), generation, bytes);
     }
 
     /// Takes a hold of an object; StaleReferenceError where it is dead.
