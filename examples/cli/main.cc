@@ -33,8 +33,8 @@ constexpr const char* description =
     "  eyas export     checkpoint -> a directory that serving engines load\n\n"
     "Stores: file:DIR (feature files where they lie), disagg:DIR?store_id=NAME (a shared "
     "directory),\n"
-    "        packed:DIR (what eyas pack wrote), eyas+tcp://HOST:PORT or eyas+unix:///PATH (what "
-    "eyas serve listens on).\n"
+    "        packed:DIR (what eyas pack wrote),\n"
+    "        eyas+tcp://HOST:PORT or eyas+unix:///PATH (what eyas serve listens on).\n"
     "Exit codes: 0 done, 1 error or stopped early, 2 wrong usage.";
 
 int run(std::vector<std::string> arguments) {
