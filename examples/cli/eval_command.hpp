@@ -19,9 +19,10 @@ public:
         app_.add_option("--checkpoint", checkpoint_,
                         "checkpoint directory, or a run directory (its newest); absent: untrained "
                         "weights of --seed");
-        app_.add_option("--store", store_.uri, "file:DIR or disagg:DIR?store_id=NAME")->required();
+        app_.add_option("--store", store_.uri, "file:DIR, disagg:DIR?store_id=NAME or packed:DIR")
+            ->required();
         app_.add_option("--manifest", manifest_,
-                        "samples; for file:DIR all of the directory where absent");
+                        "samples; for file:DIR and packed:DIR all of the directory where absent");
         app_.add_option("--batch-size", loader_.batch_size, "samples a batch")
             ->capture_default_str();
         app_.add_option("--max-len", loader_.max_len, "cut samples to so many tokens")

@@ -13,6 +13,7 @@
 #include "eyas/sample/manifest.hpp"
 #include "eyas/sample/stream_reader.hpp"
 #include "eyas/sample/vocab_map_io.hpp"
+#include "eyas/store/packed_shard.hpp"
 
 namespace eyas::cli {
 
@@ -86,9 +87,23 @@ private:
         return with_tensors(kind, f.tensors(), about);
     }
 
+    /// What a directory's files hold, all of it together.
+    struct Found {
+        std::int64_t samples = 0, tokens = 0, supervised = 0;
+
+        void add(std::span<const NamedTensor> tensors, const std::string& where) {
+            tokens += validate_sample(tensors, {}, where).rows;
+            for (const auto& t : tensors)
+                if (t.name == feature::loss_mask)
+                    for (const auto m : t.tensor.as<std::int64_t>()) supervised += m;
+            ++samples;
+        }
+    };
+
     /// Feature files or a store: every file is read with its checksums.
     OrderedJson samples(const std::filesystem::path& p) const {
-        std::int64_t good = 0, tokens = 0, supervised = 0;
+        Found found;
+        std::int64_t good = 0;
         std::uintmax_t bytes = 0;
         OrderedJson bad = OrderedJson::array();
         std::vector<std::filesystem::path> files;
@@ -104,8 +119,8 @@ private:
         Progress progress("inspect", static_cast<std::int64_t>(files.size()));
         for (const auto& f : files) {
             try {
-                const auto layout = sample(f, supervised);
-                ++good, tokens += layout.rows, bytes += std::filesystem::file_size(f);
+                look_into(f, found);
+                ++good, bytes += std::filesystem::file_size(f);
             } catch (const Error& e) {
                 bad.push_back(e.what());
             }
@@ -114,22 +129,46 @@ private:
         for (const auto& b : bad) std::printf("bad: %s\n", b.get<std::string>().c_str());
         if (!bad.empty())
             throw DataError(std::to_string(bad.size()) + " of " + std::to_string(files.size()) +
-                                " samples are bad",
+                                " files are bad",
                             path_, "See the list above");
         return {{"kind", "samples, all of them good"},
-                {"samples", good},
-                {"tokens", tokens},
-                {"supervised", supervised},
+                {"files", good},
+                {"samples", found.samples},
+                {"tokens", found.tokens},
+                {"supervised", found.supervised},
                 {"size", bytes_text(static_cast<double>(bytes))}};
     }
 
-    static FeatureLayout sample(const std::filesystem::path& f, std::int64_t& supervised) {
-        const auto check = [&](const auto& file) {
-            const auto layout = validate_sample(file.tensors(), {}, f.string());
-            for (auto m : file.at(feature::loss_mask).template as<std::int64_t>()) supervised += m;
-            return layout;
-        };
-        return f.extension() == ".safetensors" ? check(SafetensorsFile(f)) : check(TorchFile(f));
+    static void look_into(const std::filesystem::path& f, Found& found) {
+        if (eyas::detail::PackedShard::is_file_name(f.filename().string()))
+            shard(f, found);
+        else if (f.extension() == ".safetensors")
+            found.add(SafetensorsFile(f).tensors(), f.string());
+        else
+            found.add(TorchFile(f).tensors(), f.string());
+    }
+
+    /// Every sample with its checksums, and whether the JSON header says what the index says.
+    static eyas::detail::PackedShard shard(const std::filesystem::path& f, Found& found) {
+        eyas::detail::PackedShard packed(f);
+        const SafetensorsFile file(f);
+        for (std::size_t i = 0; i < packed.index().size(); ++i) {
+            const auto id = std::string(packed.index().id(i));
+            const auto object = packed.open(i, true);
+            for (const auto& t : object.tensors)
+                if (const auto sum = object.checksums.find(t.name);
+                    sum != object.checksums.end() && xxh3(t.tensor.bytes()) != sum->second)
+                    throw DataError("checksum of '" + id + "/" + t.name + "' differs", f.string(),
+                                    "Pack the samples again; check the disk");
+            for (const auto& feature : packed.index().at(i).features)
+                if (static_cast<std::uint64_t>(file.at(id + "/" + feature.name).data -
+                                               file.at(packed.index_name).data) !=
+                    feature.data.offset)
+                    throw DataError("header and index differ on '" + id + "'", f.string(),
+                                    "Pack the samples again");
+            found.add(object.tensors, f.string() + ": " + id);
+        }
+        return packed;
     }
 
     OrderedJson file(const std::filesystem::path& p) const {
@@ -148,14 +187,30 @@ private:
 
     template <class F>
     OrderedJson tensor_file(const F& f, const std::filesystem::path& p) const {
+        if (f.contains(eyas::detail::PackedShard::index_name)) {
+            Found found;
+            const auto packed = shard(p, found);
+            std::uint64_t encoded = 0;
+            for (std::size_t i = 0; i < packed.index().size(); ++i)
+                for (const auto& t : packed.index().at(i).features)
+                    encoded += t.encoding != eyas::detail::Encoding::Plain;
+            return with_tensors("shard of packed samples, all of them good", f.tensors(),
+                                {{"samples", found.samples},
+                                 {"tokens", found.tokens},
+                                 {"supervised", found.supervised},
+                                 {"identity", hex64(packed.index().identity())},
+                                 {"states in float8", encoded},
+                                 {"size", bytes_text(static_cast<double>(f.bytes().size()))}});
+        }
         if (f.contains(feature::aux_hidden_state)) {
-            std::int64_t supervised = 0;
-            const auto layout = sample(p, supervised);
+            Found found;
+            found.add(f.tensors(), p.string());
+            const auto states = f.at(feature::hidden_state);
             return with_tensors("EAGLE3 sample, good", f.tensors(),
-                                {{"tokens", layout.rows},
-                                 {"supervised", supervised},
-                                 {"hidden_size", layout.width},
-                                 {"dtype", name_of(layout.dtype)}});
+                                {{"tokens", found.tokens},
+                                 {"supervised", found.supervised},
+                                 {"hidden_size", states.shape[states.shape.rank() - 1]},
+                                 {"dtype", name_of(states.dtype)}});
         }
         if (f.contains("d2t") && f.tensors().size() == 2) {
             const auto map = load_vocab_map(p);

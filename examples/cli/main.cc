@@ -12,6 +12,7 @@
 #include "export_command.hpp"
 #include "ingest_command.hpp"
 #include "inspect_command.hpp"
+#include "pack_command.hpp"
 #include "serve_command.hpp"
 #include "train_command.hpp"
 #include "vocab_map_command.hpp"
@@ -25,6 +26,7 @@ constexpr const char* description =
     "  eyas capture    conversations + target model -> feature files (.ckpt)\n"
     "  eyas vocab-map  which target tokens the draft may speak\n"
     "  eyas ingest     feature files -> a store and a manifest          (producer pool)\n"
+    "  eyas pack       samples of a store -> few large files\n"
     "  eyas serve      a store for machines that share no file system    (either pool)\n"
     "  eyas train      manifest + store -> checkpoints                  (trainer pool)\n"
     "  eyas eval       held-out accuracy and acceptance rate\n"
@@ -33,6 +35,7 @@ constexpr const char* description =
     "FILE.jsonl.\n\n"
     "Stores: file:DIR (feature files where they lie), disagg:DIR?store_id=NAME (a shared "
     "directory),\n"
+    "        packed:DIR (what eyas pack wrote),\n"
     "        eyas+tcp://HOST:PORT or eyas+unix:///PATH (what eyas serve listens on).\n"
     "Exit codes: 0 done, 1 error or stopped early, 2 wrong usage.";
 
@@ -44,6 +47,7 @@ int run(std::vector<std::string> arguments) {
     commands.push_back(std::make_unique<CaptureCommand>(app));
     commands.push_back(std::make_unique<VocabMapCommand>(app));
     commands.push_back(std::make_unique<IngestCommand>(app));
+    commands.push_back(std::make_unique<PackCommand>(app));
     commands.push_back(std::make_unique<ServeCommand>(app));
     commands.push_back(std::make_unique<TrainCommand>(app));
     commands.push_back(std::make_unique<EvalCommand>(app));

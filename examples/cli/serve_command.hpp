@@ -17,8 +17,8 @@ public:
                   "--store ADDRESS") {
         until_stopped_ = true;
         app_.add_option("--store", store_.uri,
-                        "disagg:DIR?store_id=NAME, file:DIR, or memory:NAME (gone with this "
-                        "process)")
+                        "disagg:DIR?store_id=NAME, file:DIR, packed:DIR, or memory:NAME (gone with "
+                        "this process)")
             ->required();
         app_.add_option("--listen", addresses_,
                         "eyas+tcp://HOST:PORT (port 0: any), eyas+ucx://HOST:PORT, "
@@ -48,16 +48,9 @@ private:
             Store<Memory> store({.store_id = uri.path.string()}, policy);
             return serve(store);
         }
-        if (uri.scheme == LocalFiles::scheme) {
-            Store<LocalFiles> store(local_files_options(uri), policy);
-            return serve(store);
-        }
-        if (uri.scheme == SharedDirectory::scheme) {
-            Store<SharedDirectory> store(shared_directory_options(uri), policy);
-            return serve(store);
-        }
-        throw ContractError("cannot serve scheme '" + uri.scheme + "'", store_.uri,
-                            "Use disagg:DIR?store_id=NAME, file:DIR or memory:NAME");
+        return with_files(uri, policy,
+                          "Serve disagg:DIR?store_id=NAME, file:DIR, packed:DIR or memory:NAME",
+                          [&](auto& store) { return serve(store); });
     }
 
     template <class S>

@@ -10,6 +10,7 @@
 #include "eyas/ingest/scan.hpp"
 #include "eyas/sample/manifest.hpp"
 #include "eyas/store/local_files.hpp"
+#include "eyas/store/packed_shards.hpp"
 #include "eyas/store/remote_pool.hpp"
 #include "eyas/store/shared_directory.hpp"
 #include "eyas/store/store.hpp"
@@ -47,8 +48,10 @@ decltype(auto) with_transport(const Address& address, F&& f) {
 }
 
 inline constexpr const char* store_forms =
-    "Use file:DIR, disagg:DIR?store_id=NAME, or a pool's eyas+tcp://HOST:PORT, "
+    "Use file:DIR, disagg:DIR?store_id=NAME, packed:DIR, or a pool's eyas+tcp://HOST:PORT, "
     "eyas+ucx://HOST:PORT, eyas+unix:///PATH";
+
+inline constexpr const char* packed_manifest = "manifest.json";  // in the directory
 
 inline Address address_of(const StoreUri& uri) {
     return parse_address(uri.scheme + ":" + uri.path.string());
@@ -73,6 +76,26 @@ typename RemotePool<T>::Options remote_pool_options(const StoreUri& uri, const s
     return o;
 }
 
+/// Opens the store on this machine's file system that a URI names and calls f(store). ContractError
+/// for another scheme, with `remedy`.
+template <class F>
+decltype(auto) with_files(const StoreUri& uri, const StorePolicy& policy, const char* remedy,
+                          F&& f) {
+    if (uri.scheme == LocalFiles::scheme) {
+        Store<LocalFiles> store(local_files_options(uri), policy);
+        return f(store);
+    }
+    if (uri.scheme == PackedShards::scheme) {
+        Store<PackedShards> store(packed_shards_options(uri), policy);
+        return f(store);
+    }
+    if (uri.scheme == SharedDirectory::scheme) {
+        Store<SharedDirectory> store(shared_directory_options(uri), policy);
+        return f(store);
+    }
+    throw ContractError("no store for scheme '" + uri.scheme + "'", uri.text, remedy);
+}
+
 /// Opens the store that a URI names and calls f(store): the one place where a scheme becomes a
 /// type.
 template <class F>
@@ -86,21 +109,16 @@ decltype(auto) with_store(const StoreArguments& arguments, F&& f) {
             return f(store);
         });
     }
-    if (uri.scheme == LocalFiles::scheme) {
-        Store<LocalFiles> store(local_files_options(uri), arguments.policy());
-        return f(store);
-    }
-    if (uri.scheme == SharedDirectory::scheme) {
-        Store<SharedDirectory> store(shared_directory_options(uri), arguments.policy());
-        return f(store);
-    }
-    throw ContractError("no store for scheme '" + uri.scheme + "'", arguments.uri, store_forms);
+    return with_files(uri, arguments.policy(), store_forms, f);
 }
 
-/// The samples to read: those of a manifest, or for file:DIR all feature files of the directory.
+/// The samples to read: those of a manifest, or for file:DIR all feature files of the directory,
+/// for packed:DIR those of the manifest that eyas pack wrote into it.
 inline Manifest samples_of(const StoreArguments& store, const std::string& manifest) {
     if (!manifest.empty()) return read_manifest(manifest);
     const auto uri = parse_store_uri(store.uri);
+    if (uri.scheme == PackedShards::scheme && std::filesystem::exists(uri.path / packed_manifest))
+        return read_manifest(uri.path / packed_manifest);
     if (uri.scheme != LocalFiles::scheme)
         throw ContractError("a manifest is needed", store.uri,
                             "Add --manifest FILE; only file:DIR can list its samples");

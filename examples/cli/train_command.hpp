@@ -18,12 +18,14 @@ public:
               parent, "train",
               "trainer: train a draft from a store; goes on from the last checkpoint in --out") {
         draft_.declare(app_, true);
-        app_.add_option("--store", store_.uri,
-                        "file:DIR, disagg:DIR?store_id=NAME, or eyas+tcp://HOST:PORT of eyas serve")
+        app_.add_option(
+                "--store", store_.uri,
+                "file:DIR, disagg:DIR?store_id=NAME, packed:DIR, or eyas+tcp://HOST:PORT of eyas "
+                "serve")
             ->required();
         app_.add_option("--manifest", manifest_,
                         "samples to train on: manifest.json, or a stream that is finished; for "
-                        "file:DIR all of the directory where absent");
+                        "file:DIR and packed:DIR all of the directory where absent");
         app_.add_flag("--follow", follow_,
                       "the manifest is a stream that its producer is still writing: train on its "
                       "samples as they come, once, in their order; schedules want --total-steps or "

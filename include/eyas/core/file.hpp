@@ -145,6 +145,18 @@ public:
     }
     void write(std::string_view text) { write(std::as_bytes(std::span(text.data(), text.size()))); }
 
+    /// At a place of its own, apart from what write() appends.
+    void write_at(std::uint64_t offset, std::span<const std::byte> bytes) {
+        while (!bytes.empty()) {
+            const auto n =
+                ::pwrite(fd_.get(), bytes.data(), bytes.size(), static_cast<off_t>(offset));
+            if (n < 0 && errno == EINTR) continue;
+            if (n < 0) detail::throw_errno("cannot write", path_);
+            offset += static_cast<std::uint64_t>(n);
+            bytes = bytes.subspan(static_cast<std::size_t>(n));
+        }
+    }
+
     /// commit() under another name in the same directory, chosen only now.
     void commit_as(std::filesystem::path path) {
         path_ = std::move(path);

@@ -14,6 +14,7 @@
 #include "eyas/ingest/scan.hpp"
 #include "eyas/ingest/validate.hpp"
 #include "eyas/sample/manifest.hpp"
+#include "eyas/store/concept.hpp"
 
 namespace eyas {
 
@@ -26,6 +27,9 @@ struct IngestOptions {
     std::optional<std::int64_t> vocab_size = {};  // V: refuse ids outside it
     std::optional<std::size_t> limit = {};        // take the first files only
     bool skip_bad = false;                        // leave bad files out instead of stopping
+    // The files themselves become the store's, without a copy: only their headers, ids and masks
+    // are read, so NaN and damage in states are found when they are (CRCs), not here.
+    bool link = false;
 };
 
 /// A file that was left out, and why.
@@ -77,7 +81,10 @@ struct CheckedSample {
 
 inline CheckedSample open_checked(const std::filesystem::path& path, const IngestOptions& o,
                                   const std::optional<FeatureLayout>& first) {
-    TorchFile file(path, {.crc_by_reader = true});
+    if (o.link && path.native().ends_with(".gz"))
+        throw DataError("a compressed file cannot be linked", path.string(),
+                        "Unpack it, or ingest without --link");
+    TorchFile file(path, {.verify_crc = !o.link, .crc_by_reader = true});
     std::vector<NamedTensor> tensors;
     for (const auto name : feature::all)
         if (file.contains(name)) tensors.push_back({std::string(name), file.at(name)});
@@ -87,10 +94,10 @@ inline CheckedSample open_checked(const std::filesystem::path& path, const Inges
     CheckedSample sample{file, tensors, {}, {}};
     try {
         sample.layout = validate_sample(
-            tensors, {o.vocab_size, o.max_len}, path.string(),
+            tensors, {o.vocab_size, o.max_len, !o.link}, path.string(),
             [&](const NamedTensor& t, auto bytes) { sums.find(t.name)->second(bytes); });
     } catch (const DataError&) {
-        (void)TorchFile(path);  // damage is the reason to be told, where there is some
+        if (!o.link) (void)TorchFile(path);  // damage is the reason to be told, if there is some
         throw;
     }
     for (const auto& [name, crc] : file.expected_crcs())
@@ -108,6 +115,18 @@ inline std::uint64_t bytes_of(const CheckedSample& s) {
     return bytes;
 }
 
+template <class Sink>
+SampleRef put_or_adopt(Sink& store, SampleRef ref, const CheckedSample& s, bool link) {
+    const std::span<const NamedTensor> tensors(s.tensors);
+    if (!link) return store.put(std::move(ref), tensors, {.known = &s.checksums});
+    const AdoptedFile file{s.file.path(), s.file.descriptor()};
+    if constexpr (requires { store.adopt(ref, tensors, file); })
+        return store.adopt(std::move(ref), tensors, file);
+    else
+        throw ContractError("this store cannot take files without a copy", "ingest",
+                            "Use disagg:DIR on the files' own file system, or leave --link out");
+}
+
 }  // namespace detail
 
 /// Puts the feature files of a directory into a store, one sample a file, verbatim. Sample ids come
@@ -118,7 +137,7 @@ inline std::uint64_t bytes_of(const CheckedSample& s) {
 /// the report instead. Errors of the store (disk full, no permission) always end the call.
 /// `progress` runs on the calling thread after each file. `Sink` offers
 /// `SampleRef put(SampleRef, std::span<const NamedTensor>, GivenChecksums)`, as Store<Backend>
-/// does.
+/// does, and for `link` its adopt(); ContractError where it has none.
 template <class Sink>
 IngestReport ingest(Sink& store, const std::filesystem::path& dir,
                     const IngestOptions& options = {},
@@ -138,9 +157,9 @@ IngestReport ingest(Sink& store, const std::filesystem::path& dir,
         if (sample) {
             first = sample->layout;
             report.bytes += detail::bytes_of(*sample);
-            report.manifest.refs.push_back(store.put(
-                detail::ref_prototype(options, i, sample->layout.rows),
-                std::span<const NamedTensor>(sample->tensors), {.known = &sample->checksums}));
+            report.manifest.refs.push_back(
+                detail::put_or_adopt(store, detail::ref_prototype(options, i, sample->layout.rows),
+                                     *sample, options.link));
         }
         if (progress)
             progress({i + 1, files.size(), report.bad.size(), report.bytes,

@@ -17,6 +17,7 @@ namespace eyas {
 struct SampleBounds {
     std::optional<std::int64_t> vocab_size = {};                      // V: ids lie in [0, V)
     std::int64_t max_len = std::numeric_limits<std::int64_t>::max();  // rows that training uses
+    bool state_values = true;  // false: of the hidden states only dtype and shape are looked at
 };
 
 namespace detail {
@@ -127,6 +128,8 @@ inline FeatureLayout validate_sample(std::span<const NamedTensor> tensors,
             detail::check_ids(t.tensor.as<std::int64_t>(), bounds, where);
         else if (t.name == feature::loss_mask)
             detail::check_loss_mask(t.tensor.as<std::int64_t>(), bounds, where);
+        else if (!bounds.state_values)
+            continue;
         else if (t.name == feature::hidden_state)
             detail::check_states_finite(t, layout.width, where, observe);
         else if (t.name == feature::aux_hidden_state)

@@ -2,6 +2,7 @@
 #include <concepts>
 #include <cstdint>
 #include <exception>
+#include <filesystem>
 #include <map>
 #include <memory>
 #include <optional>
@@ -112,6 +113,20 @@ concept ReadsElsewhere = StoreBackend<B> && requires(B& b, std::span<const Objec
 template <class B>
 concept RegistersMemory = StoreBackend<B> && requires(B& b, std::span<std::byte> memory) {
     { b.register_region(memory) } -> std::movable;  // undone when the result goes
+};
+
+/// A file that is to become an object without a copy: open, and found to hold a sample.
+struct AdoptedFile {
+    std::filesystem::path path;  // for messages
+    int descriptor = -1;
+};
+
+/// A backend that takes a file of its own file system as it is, as the sample's next generation,
+/// under the same rules as publish(). ResourceError where the file lies elsewhere.
+template <class B>
+concept AdoptsFiles = StoreBackend<B> &&
+    requires(B& b, const std::string& sample, const AdoptedFile& file) {
+    { b.adopt(sample, file) } -> std::same_as<std::int64_t>;
 };
 
 }  // namespace eyas

@@ -17,6 +17,7 @@
 
 #include "eyas/core/file.hpp"
 #include "eyas/core/file_name.hpp"
+#include "eyas/store/shard_set.hpp"
 
 namespace eyas::detail {
 
@@ -137,6 +138,7 @@ public:
     };
 
     Objects& objects() { return objects_; }
+    const ShardSet::Names& shards() const { return shards_; }  // files of packed samples
 
     /// Takes away all objects of a sample; they are no longer current, whether their files go or
     /// not.
@@ -207,12 +209,17 @@ private:
         modified_ = modified();
         objects_.clear();
         remains_.clear();
+        shards_.clear();
         std::error_code error;
         std::filesystem::directory_iterator it(dir_, error);
         for (; !error && it != std::filesystem::directory_iterator(); it.increment(error)) {
             const auto& e = *it;
-            const auto name = ObjectName::parse(e.path().filename().string());
-            if (!name) continue;
+            auto file = e.path().filename().string();
+            const auto name = ObjectName::parse(file);
+            if (!name) {
+                if (PackedShard::is_file_name(file)) shards_.insert(std::move(file));
+                continue;
+            }
             struct stat st {};
             if (::stat(e.path().c_str(), &st) != 0)
                 continue;  // erased meanwhile by another program
@@ -244,6 +251,7 @@ private:
     std::uint64_t listings_ = 0;
     std::pair<std::int64_t, std::int64_t> modified_{};
     Objects objects_, remains_;  // remains: superseded, and could not be removed
+    ShardSet::Names shards_;
 };
 
 }  // namespace eyas::detail

@@ -1,6 +1,15 @@
 #pragma once
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <charconv>
 #include <chrono>
 #include <cstdint>
+#include <cstring>
 #include <filesystem>
 #include <memory>
 #include <mutex>
@@ -64,16 +73,35 @@ public:
             write_safetensors(file, tensors, metadata);
         }
         file.sync();  // the long part, without the lock
-        const auto bytes = file.bytes();
+        return appear(std::move(name), file.bytes(),
+                      [&](const std::filesystem::path& path) { file.commit_as(path); });
+    }
+
+    /// Makes a .ckpt of this file system an object without reading it: a clone that shares its
+    /// blocks where the file system has those, else a second name of the same file, which nobody
+    /// may write to from then on (a reader would find its CRCs wrong).
+    std::int64_t adopt(const std::string& sample, const AdoptedFile& from) {
+        const ObjectName name{sample, 0, ".ckpt"};
+        struct stat st {};
+        if (::fstat(from.descriptor, &st) != 0) throw_errno("cannot stat", from.path);
+        if (options_.durable && ::fsync(from.descriptor) != 0)
+            throw_errno("cannot sync", from.path);
+        eyas::create_directories(dir_ / temporary_directory);
+        AtomicFile clone(dir_ / name.text(), options_.durable, dir_ / temporary_directory);
+        const bool cloned = ::ioctl(clone.descriptor(), FICLONE, from.descriptor) == 0;
+        return appear(name, static_cast<std::uint64_t>(st.st_size),
+                      [&](const std::filesystem::path& path) {
+                          if (cloned) return clone.commit_as(path);
+                          link(from, path);
+                          if (options_.durable) sync_directory(dir_);
+                      });
+    }
+
+    /// Files of packed samples in the directory.
+    ShardSet::Names shard_names() {
         const std::lock_guard guard(mutex_);
         DirectoryIndex::Lock lock(index_);
-        name.generation = index_.next(sample);
-        lock.change([&] {
-            file.commit_as(dir_ / name.text());
-            index_.drop(sample);
-            index_.add(name, bytes, std::chrono::system_clock::now());
-        });
-        return name.generation;
+        return index_.shards();
     }
 
     StoredObject open(const ObjectKey& key, bool verify) {
@@ -153,6 +181,32 @@ private:
     static constexpr const char* temporary_directory = ".eyas-tmp";
     static constexpr const char* credential_name = ".eyas-credential";
     static constexpr const char* checksum_prefix = "xxh3:";
+
+    /// The last step of a new object: it gets its generation, and by place(path) its name.
+    template <class F>
+    std::int64_t appear(ObjectName name, std::uint64_t bytes, const F& place) {
+        const std::lock_guard guard(mutex_);
+        DirectoryIndex::Lock lock(index_);
+        name.generation = index_.next(name.sample);
+        lock.change([&] {
+            place(dir_ / name.text());
+            index_.drop(name.sample);
+            index_.add(name, bytes, std::chrono::system_clock::now());
+        });
+        return name.generation;
+    }
+
+    /// By its descriptor, so that it is the very file that was looked at.
+    static void link(const AdoptedFile& from, const std::filesystem::path& to) {
+        const auto opened = "/proc/self/fd/" + std::to_string(from.descriptor);
+        if (::linkat(AT_FDCWD, opened.c_str(), AT_FDCWD, to.c_str(), AT_SYMLINK_FOLLOW) == 0)
+            return;
+        throw ResourceError(std::string("cannot link into the store: ") + std::strerror(errno),
+                            from.path.string() + " -> " + to.string(),
+                            errno == EXDEV ? "Put files and store on one file system, or ingest "
+                                             "without --link"
+                                           : "Check permissions, or ingest without --link");
+    }
 
     [[noreturn]] void gone(const ObjectKey& key) const {
         throw StaleReferenceError("generation " + std::to_string(key.generation) +

@@ -1,15 +1,18 @@
 #pragma once
 #include <filesystem>
+#include <map>
 #include <string>
 
 #include "eyas/store/concept.hpp"
 #include "eyas/store/directory_objects.hpp"
+#include "eyas/store/shard_set.hpp"
 #include "eyas/store/uri.hpp"
 
 namespace eyas {
 
 /// Feature files (.ckpt, .ckpt.gz) where they lie, on this machine: the colocated store. Refs that
-/// ingest/scan.hpp makes carry file:// URIs and no generation; such files are read, never removed.
+/// ingest/scan.hpp makes carry file:// URIs and no generation; such files are read, never removed,
+/// and so are samples of shards that pack() wrote.
 /// Samples that are put go beside them, in .eyas-objects/, as .ckpt files with generations.
 class LocalFiles {
 public:
@@ -38,6 +41,8 @@ public:
                                     "Open the store that the manifest names");
             return put_objects().open(key, verify);
         }
+        if (const auto packed = detail::ShardLocation::parse(key.location))
+            return shards_of(checked_path(key, packed->file)).open(key, verify);
         return detail::DirectoryObjects::open_torch(checked_path(key), verify);
     }
     void erase(const ObjectKey& key) {
@@ -75,6 +80,12 @@ private:
         return *objects_;
     }
 
+    detail::ShardSet& shards_of(const std::filesystem::path& shard) {
+        const std::lock_guard lock(mutex_);
+        const auto dir = shard.parent_path();
+        return shards_.try_emplace(dir.string(), dir).first->second;
+    }
+
     /// Whether a ref's URI is that of an object here, by whatever way to this directory.
     bool names(const std::string& location, const ObjectKey& key) const {
         const auto place = [](std::string_view uri) {
@@ -90,7 +101,12 @@ private:
         if (!key.location.starts_with(prefix))
             throw ContractError("the ref is of another store: " + key.location, where,
                                 "Open the store that the manifest names");
-        auto path = std::filesystem::path(key.location.substr(prefix.size())).lexically_normal();
+        return checked_path(key, key.location.substr(prefix.size()));
+    }
+    std::filesystem::path checked_path(const ObjectKey& key,
+                                       const std::filesystem::path& given) const {
+        const auto where = "sample '" + key.sample + "'";
+        const auto path = given.lexically_normal();
         const auto canonical = [](const auto& p) { return std::filesystem::weakly_canonical(p); };
         if (!lies_in(path, root_) && !lies_in(canonical(path), canonical(root_)))
             throw ContractError("the file lies outside " + root_.string(),
@@ -112,6 +128,7 @@ private:
     bool durable_;
     std::mutex mutex_;
     std::unique_ptr<detail::DirectoryObjects> objects_;
+    std::map<std::string, detail::ShardSet> shards_;  // by directory
 };
 static_assert(StoreBackend<LocalFiles>);
 

@@ -20,6 +20,18 @@ inline ObjectKey held_key(const ObjectKey& located) {
     return located.generation > 0 ? ObjectKey{located.sample, located.generation} : located;
 }
 
+/// What a put may be refused for before a byte is looked at; returns the bytes of its tensors.
+inline std::uint64_t checked_prototype(const SampleRef& ref, std::span<const NamedTensor> tensors) {
+    const auto where = "sample '" + ref.sample_id + "'";
+    if (ref.sample_id.empty())
+        throw ContractError("empty sample id", "Store::put", "Give every sample an id");
+    if (tensors.empty()) throw ContractError("no features", where, "Put at least one tensor");
+    check_metadata(ref.metadata, where + ": metadata");
+    std::uint64_t bytes = 0;
+    for (const auto& t : tensors) bytes += t.tensor.size_bytes();
+    return bytes;
+}
+
 /// The ref of a sample that was just put.
 inline SampleRef complete_ref(SampleRef ref, std::span<const NamedTensor> tensors, std::string uri,
                               std::int64_t generation, std::uint64_t bytes) {

@@ -4,6 +4,7 @@
 
 #include "eyas/store/concept.hpp"
 #include "eyas/store/directory_objects.hpp"
+#include "eyas/store/shard_set.hpp"
 #include "eyas/store/uri.hpp"
 
 namespace eyas {
@@ -11,7 +12,8 @@ namespace eyas {
 /// Objects in a directory that producer and trainer pools share (NFS, Lustre, tmpfs):
 /// ROOT/STORE_ID/{id}.g{generation}.safetensors, or the reference's .ckpt (SpecForge's
 /// SharedDirFeatureStore reads and writes the same directory then). A new instance adopts what is
-/// there.
+/// there. Shards that pack() wrote into the directory are read too; a sample that is put takes the
+/// place of a packed one.
 class SharedDirectory : public detail::DirectoryObjects {
 public:
     static constexpr std::string_view scheme = "disagg";
@@ -23,7 +25,24 @@ public:
 
     explicit SharedDirectory(Options options)
         : DirectoryObjects(options.root / encode_file_name(options.store_id), options.files),
-          store_id_(options.store_id) {}
+          store_id_(options.store_id),
+          shards_(std::filesystem::absolute(directory()), options.files.durable) {
+        const auto names = shard_names();  // a writer may have been killed between the two steps
+        if (names.empty()) return;
+        for (const auto& o : DirectoryObjects::objects()) shards_.supersede(o.key.sample, names);
+    }
+
+    std::int64_t publish(const std::string& sample, std::span<const NamedTensor> tensors,
+                         const Checksums& checksums) {
+        const auto generation = DirectoryObjects::publish(sample, tensors, checksums);
+        shards_.supersede(sample, shard_names());
+        return generation;
+    }
+    std::int64_t adopt(const std::string& sample, const AdoptedFile& file) {
+        const auto generation = DirectoryObjects::adopt(sample, file);
+        shards_.supersede(sample, shard_names());
+        return generation;
+    }
 
     std::string uri(const ObjectKey& key) const {
         return "disagg://" + store_id_ + "/" + key.sample;
@@ -31,6 +50,7 @@ public:
 
     /// Refs of another store are refused before anything is opened.
     StoredObject open(const ObjectKey& key, bool verify) {
+        if (is_packed(key)) return shards_.open(key, verify);
         const auto prefix = "disagg://" + store_id_ + "/";
         if (!key.location.empty() && !key.location.starts_with(prefix))
             throw ContractError("the ref is of another store: " + key.location,
@@ -39,10 +59,30 @@ public:
         return DirectoryObjects::open(key, verify);
     }
 
+    void erase(const ObjectKey& key) {
+        if (is_packed(key)) return shards_.erase(key);
+        DirectoryObjects::erase(key);
+    }
+    std::vector<ObjectInfo> objects() {
+        auto all = DirectoryObjects::objects();
+        for (auto& o : shards_.objects(shard_names())) all.push_back(std::move(o));
+        return all;
+    }
+    Usage usage() {
+        Usage u;
+        for (const auto& o : objects()) ++u.objects, u.bytes += o.bytes;
+        return u;
+    }
+
 private:
+    static bool is_packed(const ObjectKey& key) {
+        return key.generation == 0 && detail::ShardLocation::parse(key.location);
+    }
+
     std::string store_id_;
+    detail::ShardSet shards_;
 };
-static_assert(StoreBackend<SharedDirectory>);
+static_assert(AdoptsFiles<SharedDirectory>);
 
 /// disagg:DIR?store_id=NAME&payload=ckpt&durable=0
 inline SharedDirectory::Options shared_directory_options(const StoreUri& uri) {

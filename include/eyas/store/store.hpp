@@ -85,21 +85,24 @@ public:
                   const GivenChecksums& given = {}) {
         core_->authenticate();
         const auto where = "sample '" + prototype.sample_id + "'";
-        if (prototype.sample_id.empty())
-            throw ContractError("empty sample id", "Store::put", "Give every sample an id");
-        if (tensors.empty()) throw ContractError("no features", where, "Put at least one tensor");
+        const auto bytes = detail::checked_prototype(prototype, tensors);
         const auto checksums = detail::checksums_of(tensors, given, where);
-        std::uint64_t bytes = 0;
-        for (const auto& t : tensors) bytes += t.tensor.size_bytes();
-        check_metadata(prototype.metadata, where + ": metadata");
         core_->require_room(prototype.sample_id, bytes);
-        const auto prototype_id = prototype.sample_id;
-        const auto generation = core_->backend.publish(prototype_id, tensors, checksums);
-        core_->count.puts += 1;
+        const auto generation = core_->backend.publish(prototype.sample_id, tensors, checksums);
         core_->count.bytes_written += bytes;
-        return detail::complete_ref(std::move(prototype), tensors,
-                                    core_->backend.uri({prototype_id, generation}), generation,
-                                    bytes);
+        return core_->added(std::move(prototype), tensors, generation, bytes);
+    }
+
+    /// The same with a file that becomes the store's without a copy: `tensors` are the features in
+    /// it (their bytes are not read: the payload's own checksums are verified when it is). Throws
+    /// what put() throws, and ResourceError where the file lies on another file system.
+    SampleRef adopt(SampleRef prototype, std::span<const NamedTensor> tensors,
+                    const AdoptedFile& file) requires AdoptsFiles<B> {
+        core_->authenticate();
+        const auto bytes = detail::checked_prototype(prototype, tensors);
+        core_->require_room(prototype.sample_id, bytes);
+        const auto generation = core_->backend.adopt(prototype.sample_id, file);
+        return core_->added(std::move(prototype), tensors, generation, bytes);
     }
 
     /// Takes a lease on the generation that the ref names. Throws StaleReferenceError when it was

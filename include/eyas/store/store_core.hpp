@@ -10,6 +10,7 @@
 #include "eyas/store/credential.hpp"
 #include "eyas/store/lease_table.hpp"
 #include "eyas/store/policy.hpp"
+#include "eyas/store/refs.hpp"
 
 namespace eyas::detail {
 
@@ -61,6 +62,14 @@ struct StoreCore {
                     " are in use)",
                 "sample '" + sample + "'",
                 "Let trainers consume samples, collect old ones, or raise the quota");
+    }
+
+    /// The ref of an object that the backend has just taken.
+    SampleRef added(SampleRef prototype, std::span<const NamedTensor> tensors,
+                    std::int64_t generation, std::uint64_t bytes) {
+        count.puts += 1;
+        auto uri = backend.uri({prototype.sample_id, generation});
+        return complete_ref(std::move(prototype), tensors, std::move(uri), generation, bytes);
     }
 
     /// Takes a hold of an object; StaleReferenceError where it is dead.

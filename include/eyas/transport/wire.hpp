@@ -39,11 +39,13 @@ private:
     std::vector<std::byte> bytes_;
 };
 
-/// Reads what WireWriter wrote, from a peer that may be hostile: DataError past the end.
+/// Reads what WireWriter wrote, from a peer that may be hostile: DataError past the end. `kind`
+/// says what it is part of and `remedy` what helps; both are literals.
 class WireReader {
 public:
-    WireReader(std::span<const std::byte> bytes, std::string where)
-        : rest_(bytes), where_(std::move(where)) {}
+    WireReader(std::span<const std::byte> bytes, std::string where, const char* kind = "message",
+               const char* remedy = "Check that both sides run the same version of eyas")
+        : rest_(bytes), where_(std::move(where)), kind_(kind), remedy_(remedy) {}
 
     template <std::integral T>
     T get() {
@@ -69,8 +71,7 @@ public:
     }
     const std::string& where() const { return where_; }
     [[noreturn]] void fail(const std::string& what) const {
-        throw DataError("malformed message: " + what, where_,
-                        "Check that both sides run the same version of eyas");
+        throw DataError(std::string("malformed ") + kind_ + ": " + what, where_, remedy_);
     }
 
 private:
@@ -82,6 +83,7 @@ private:
     }
     std::span<const std::byte> rest_;
     std::string where_;
+    const char *kind_, *remedy_;
 };
 
 }  // namespace eyas::detail
