@@ -91,7 +91,7 @@ private:
     using Region = decltype(std::declval<S&>().register_region(std::span<std::byte>{}));
 
     static typename RemotePool<T>::Options options(const Address& address) {
-        return {.address = address};
+        return {.address = address, .client = {.same_host = false}};
     }
 
     void row(std::size_t bytes, const char* how, S& store,

@@ -57,7 +57,7 @@ inline Address address_of(const StoreUri& uri) {
     return parse_address(uri.scheme + ":" + uri.path.string());
 }
 
-/// eyas+tcp://HOST:PORT?timeout=SECONDS&links=N
+/// eyas+tcp://HOST:PORT?timeout=SECONDS&links=N&same_host=0|1
 template <class T>
 typename RemotePool<T>::Options remote_pool_options(const StoreUri& uri, const std::string& token) {
     typename RemotePool<T>::Options o{.address = address_of(uri), .client = {.auth_token = token}};
@@ -69,9 +69,11 @@ typename RemotePool<T>::Options remote_pool_options(const StoreUri& uri, const s
             o.client.timeout = std::chrono::seconds(n);
         else if (key == "links" && number && n <= 64)
             o.client.links = static_cast<std::size_t>(n);
+        else if (key == "same_host" && (value == "0" || value == "1"))
+            o.client.same_host = value == "1";
         else
             throw ContractError("unknown parameter " + key + "=" + value, uri.text,
-                                "Use timeout=SECONDS, links=1..64");
+                                "Use timeout=SECONDS, links=1..64, same_host=0|1");
     }
     return o;
 }

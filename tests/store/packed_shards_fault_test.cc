@@ -5,8 +5,8 @@
 #include <random>
 
 #include "eyas/store/local_files.hpp"
-#include "packed_samples.hpp"
 #include "scratch.hpp"
+#include "tests/store/packed_samples.hpp"
 
 using namespace eyas;
 using test::PackSource;

@@ -7,8 +7,8 @@
 #include "eyas/format/safetensors.hpp"
 #include "eyas/store/local_files.hpp"
 #include "eyas/store/shared_directory.hpp"
-#include "packed_samples.hpp"
 #include "scratch.hpp"
+#include "tests/store/packed_samples.hpp"
 
 using namespace eyas;
 using test::PackSource;

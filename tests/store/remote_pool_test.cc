@@ -120,6 +120,31 @@ TEST_CASE("on one machine an object is mapped, from a distance it is copied once
     REQUIRE(far.service.bytes_sent() == a.ids.view().size_bytes());
 }
 
+TEST_CASE("whatever the address, a client on the pool's machine maps, unless it is told not to") {
+    const Sample a(1, 1000);
+    Served<Memory> pool({}, "eyas+tcp://127.0.0.1:0", {.auth_token = "token"}, true);
+    const StorePolicy policy{.auth_token = "token"};
+    Store<Pool> mapped(pool.client("token"), policy);
+    const auto ref = mapped.put(prototype("a"), a.features());
+    conformance::require_content(mapped, ref, a);
+    REQUIRE(pool.service.bytes_sent() == 0);
+    auto from_afar = pool.client("token");
+    from_afar.client.same_host = false;
+    Store<Pool> sent(from_afar, policy);
+    conformance::require_content(sent, ref, a);
+    REQUIRE(pool.service.bytes_sent() > 0);
+
+    // Both ways belong to one session: the client's leases go with its last link.
+    {
+        Store<Pool> other(pool.client("token"), policy);
+        const auto lease = other.acquire(ref);
+        REQUIRE(pool.server->sessions() == 3);
+    }
+    eventually([&] { return pool.server->sessions() == 2; });
+    REQUIRE_THROWS_AS(Store<Pool>(pool.client("wrong"), {.auth_token = "wrong"}),
+                      AuthenticationError);
+}
+
 TEST_CASE("a mapped object stays as it is when the pool frees it and stores others") {
     test::Scratch dir;
     Served<Memory> pool({}, "eyas+unix://" + (dir.path() / "socket").string());

@@ -16,9 +16,12 @@ struct Served {
     PoolService<Store<B>> service{store};
     std::unique_ptr<typename T::template Server<PoolService<Store<B>>>> server;
 
-    Served(typename B::Options options, const std::string& address, StorePolicy policy = {})
+    /// `same_host` false: as if its clients were on another machine.
+    Served(typename B::Options options, const std::string& address, StorePolicy policy = {},
+           bool same_host = false)
         : store(std::move(options), policy),
-          server(T().serve(parse_address(address), service, {.auth_token = policy.auth_token})) {}
+          server(T().serve(parse_address(address), service,
+                           {.auth_token = policy.auth_token, .same_host = same_host})) {}
 
     typename RemotePool<T>::Options client(const std::string& token = {}) const {
         return {.address = server->address(),

@@ -170,7 +170,7 @@ private:
         T t;
         PeerService service;
         const auto server =
-            t.serve(parse_address(address), service, {.timeout = patient().timeout});
+            t.serve(parse_address(address), service, {.timeout = patient().timeout, .same_host = false});
         {  // what it has open while one client asks
             const auto client = t.client(server->address(), patient());
             (void)echoes(*client, "x", 10);

@@ -50,6 +50,12 @@ struct Echo {
     std::atomic<int> served = 0;
 };
 
+/// As if its clients were on another machine.
+ServerOptions from_a_distance(ServerOptions o) {
+    o.same_host = false;
+    return o;
+}
+
 struct Pair {
     Sockets sockets;
     Echo echo;
@@ -58,7 +64,7 @@ struct Pair {
 
     explicit Pair(ClientOptions c = {}, ServerOptions s = {},
                   const std::string& at = "eyas+tcp://127.0.0.1:0")
-        : server(sockets.serve(parse_address(at), echo, std::move(s))),
+        : server(sockets.serve(parse_address(at), echo, from_a_distance(std::move(s)))),
           client(sockets.client(server->address(), std::move(c))) {}
 };
 

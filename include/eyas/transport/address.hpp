@@ -14,7 +14,7 @@ struct Address {
     std::string scheme;  // "tcp", "unix", "ucx"
     std::string host;    // empty for unix
     std::uint16_t port = 0;
-    std::string path;  // for unix
+    std::string path;  // for unix; @NAME: a socket without a file
 
     std::string text() const {
         if (scheme == "unix") return "eyas+unix://" + path;

@@ -9,7 +9,9 @@
 #include <utility>
 #include <vector>
 
+#include "eyas/transport/any_link.hpp"
 #include "eyas/transport/handshake.hpp"
+#include "eyas/transport/neighbour.hpp"
 
 namespace eyas {
 
@@ -18,14 +20,14 @@ struct ClientOptions {
     std::chrono::milliseconds timeout{30'000};           // of a call, connecting included
     std::chrono::milliseconds reconnect_timeout{5'000};  // a lost peer may take so long to return
     std::size_t links = 4;  // kept open; more calls at once than that wait for one
+    bool same_host = true;  // a server on this machine is spoken to over a Unix socket, which maps
 };
 
 namespace detail {
 
 /// A link whose two ends know each other, and how far its numbered requests are.
-template <class Link>
 struct KnownLink {
-    std::unique_ptr<Link> link;
+    std::unique_ptr<AnyLink> link;
     Acquainted known;
     std::uint64_t sent = 0, answered = 0;
 };
@@ -34,7 +36,7 @@ struct KnownLink {
 template <TransportBackend B>
 class LinkPool {
 public:
-    using Known = KnownLink<typename B::Link>;
+    using Known = KnownLink;
 
     LinkPool(std::shared_ptr<B> backend, Address address, ClientOptions options)
         : backend_(std::move(backend)),
@@ -138,8 +140,9 @@ private:
              pause = std::min(pause * 2, std::chrono::milliseconds(500))) {
             try {
                 Known k;
-                k.link = backend_->connect(address_, mine);
+                k.link = any_link(backend_->connect(address_, mine));
                 k.known = Handshake::as_client(*k.link, options_.auth_token, id_, mine);
+                if (options_.same_host && !k.link->passes_descriptors()) go_near(k, mine);
                 return k;
             } catch (const TransportError& e) {
                 const bool cancelled = mine.cancelled && *mine.cancelled;
@@ -154,6 +157,15 @@ private:
                 std::this_thread::sleep_for(std::min(pause, Limit::slice));
             }
         }
+    }
+
+    // Goes on over a Unix socket where the server is on this machine.
+    void go_near(Known& k, const Limit& limit) const {
+        Acquainted known;
+        auto link = find_neighbour(k.known.boot, options_.auth_token, id_, limit, known);
+        if (!link) return;
+        k.link = any_link(std::move(link));
+        k.known = known;
     }
 
     std::shared_ptr<B> backend_;

@@ -90,7 +90,7 @@ public:
         Listener(const Listener&) = delete;
         Listener& operator=(const Listener&) = delete;
         ~Listener() {
-            if (!address_.path.empty()) ::unlink(address_.path.c_str());
+            if (address_.path.starts_with('/')) ::unlink(address_.path.c_str());
         }
 
         std::unique_ptr<Link> accept(const Limit& limit) {

@@ -11,7 +11,9 @@
 #include <utility>
 #include <vector>
 
+#include "eyas/transport/any_link.hpp"
 #include "eyas/transport/envelope.hpp"
+#include "eyas/transport/neighbour.hpp"
 
 namespace eyas {
 
@@ -43,6 +45,7 @@ struct ServerOptions {
     std::string auth_token = {};
     std::chrono::milliseconds timeout{30'000};  // of a handshake, of the parts of one message
     std::size_t links = 1024;                   // more are refused
+    bool same_host = true;  // clients on this machine may use a Unix socket instead
 };
 
 namespace detail {
@@ -51,7 +54,7 @@ namespace detail {
 /// may call stop(); it and the destructor return when all threads have ended.
 template <TransportBackend B, TransportService S>
 class TransportServer {
-    using Link = typename B::Link;
+    using Link = AnyLink;
 
 public:
     /// Listens when it returns. Throws ResourceError when the address is not to be had.
@@ -61,7 +64,14 @@ public:
           service_(service),
           options_(std::move(options)),
           listener_(backend_->listen(address)),
-          acceptor_([this] { accept_links(); }) {}
+          near_(options_.same_host && address.scheme != "unix" ? listen_near() : nullptr),
+          acceptor_([this] { accept_links(*listener_); }) {
+        try {
+            if (near_) near_acceptor_ = std::thread([this] { accept_links(*near_); });
+        } catch (const std::system_error&) {  // no thread to be had
+            near_.reset();
+        }
+    }
     TransportServer(const TransportServer&) = delete;
     TransportServer& operator=(const TransportServer&) = delete;
     ~TransportServer() { stop(); }
@@ -72,8 +82,10 @@ public:
     void stop() {
         stopping_ = true;
         listener_->close();
+        if (near_) near_->close();
         const std::lock_guard one(stop_mutex_);
         if (acceptor_.joinable()) acceptor_.join();
+        if (near_acceptor_.joinable()) near_acceptor_.join();
         reap(true);
     }
 
@@ -98,11 +110,21 @@ private:
         std::atomic<bool> ended = false;
     };
 
-    void accept_links() {
+    // Null where this machine does not let us: clients then stay with the address.
+    std::unique_ptr<Posix::Listener> listen_near() const {
+        try {
+            return Posix({}).listen(neighbour_address(boot_));
+        } catch (const Error&) {
+            return nullptr;
+        }
+    }
+
+    template <class Listener>
+    void accept_links(Listener& listener) {
         while (!stopping_) {
             try {
-                auto link = listener_->accept(Limit::within(reap_interval, &stopping_));
-                if (link) start(std::move(link));
+                auto link = listener.accept(Limit::within(reap_interval, &stopping_));
+                if (link) start(any_link(std::move(link)));
             } catch (const TransportError&) {  // nobody came
             } catch (const Error&) {           // the machine is short of something
                 std::this_thread::sleep_for(Limit::slice);
@@ -234,7 +256,8 @@ private:
     std::list<Peer> peers_;
     std::map<Id128, std::weak_ptr<typename S::Session>> sessions_;
     std::unique_ptr<typename B::Listener> listener_;
-    std::thread acceptor_;  // last: starts when the rest is there
+    std::unique_ptr<Posix::Listener> near_;
+    std::thread acceptor_, near_acceptor_;  // last: they start when the rest is there
 };
 
 }  // namespace detail

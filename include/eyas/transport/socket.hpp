@@ -9,6 +9,7 @@
 #include <sys/un.h>
 
 #include <cerrno>
+#include <cstddef>
 #include <cstring>
 #include <memory>
 #include <string>
@@ -45,13 +46,16 @@ struct SocketAddress {
     const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&storage); }
 };
 
-/// A path that is too long for a socket's address goes through its directory's descriptor.
+/// A path that is too long for a socket's address goes through its directory's descriptor; one that
+/// begins with @ names a socket without a file (Linux' abstract namespace).
 inline SocketAddress unix_address(const Address& a) {
     SocketAddress s;
     auto* un = reinterpret_cast<sockaddr_un*>(&s.storage);
     un->sun_family = AF_UNIX;
+    s.family = AF_UNIX;
     auto path = a.path;
-    if (path.size() >= sizeof un->sun_path) {
+    const bool no_file = path.starts_with('@');
+    if (path.size() >= sizeof un->sun_path && !no_file) {
         const auto slash = path.rfind('/');
         const auto parent = path.substr(0, slash + 1);
         s.directory = Fd(::open(parent.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
@@ -62,8 +66,9 @@ inline SocketAddress unix_address(const Address& a) {
         throw ContractError("the file's name is too long for a socket", a.text(),
                             "Use a shorter name");
     std::memcpy(un->sun_path, path.c_str(), path.size() + 1);
-    s.size = static_cast<socklen_t>(sizeof(sockaddr_un));
-    s.family = AF_UNIX;
+    if (no_file) un->sun_path[0] = '\0';
+    s.size = static_cast<socklen_t>(no_file ? offsetof(sockaddr_un, sun_path) + path.size()
+                                            : sizeof(sockaddr_un));
     return s;
 }
 
