@@ -104,7 +104,8 @@ private:
     std::optional<SampleRef> take(const std::filesystem::path& file) {
         std::optional<detail::CheckedSample> sample;
         try {
-            sample = detail::open_checked(file, options_.ingest, first_);
+            sample = detail::open_checked(file, options_.ingest);
+            if (first_) check_same_width(sample->layout, *first_, file.string());
         } catch (const Error& e) {
             if (!options_.ingest.skip_bad) throw;
             report_.bad.push_back({file, e.what()});
@@ -114,8 +115,8 @@ private:
         auto prototype =
             detail::ref_prototype(options_.ingest, writer_.refs(), sample->layout.rows);
         prototype.metadata["file"] = name_of_file(file);
-        auto ref = store_.put(std::move(prototype), std::span<const NamedTensor>(sample->tensors),
-                              {.known = &sample->checksums});
+        auto ref =
+            detail::put_or_adopt(store_, std::move(prototype), *sample, options_.ingest.link);
         writer_.append(ref);
         ++report_.added;
         report_.bytes += detail::bytes_of(*sample);
