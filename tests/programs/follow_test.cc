@@ -164,26 +164,26 @@ TEST_CASE("kill -9 of producer and trainer at several moments: the same bits, an
 }
 
 TEST_CASE("a consume-once training that is killed is resumed to the same bits") {
-    SlowCapture c(60);
+    SlowCapture c(40);
     const auto& job = c.job;
     c.reference({"--epochs", "2"});
-    c.show(60);
+    c.show(40);
     job.run({"ingest", "--features", job.path("live"), "--store", job.store(), "--manifest",
              job.path("manifest.json")});
     const auto words = job.train("run", job.disaggregated(),
                                  {"--consume-once", "--no-shuffle", "--epochs", "2",
                                   "--log-interval", "1", "--save-interval", "7", "--json"});
-    for (const std::size_t at : {20u, 71u, 95u}) {
+    for (const std::size_t at : {15u, 52u, 65u}) {
         const auto p = job.start(words);
         p->await(step(at));
         kill(*p);
-        if (at == 20) CHECK(c.objects() == 60);  // the second epoch wants them all
+        if (at == 15) CHECK(c.objects() == 40);  // the second epoch wants them all
     }
-    CHECK(c.objects() < 60);
+    CHECK(c.objects() < 40);
     const auto p = job.start(words);
     const auto result = finish(*p);
     CHECK_THAT(p->output(), Contains("resumed from"));
-    CHECK(result["ledger"]["freed"] == 60);
+    CHECK(result["ledger"]["freed"] == 40);
     c.check_same("run");
     CHECK(c.objects() == 0);
 }

@@ -91,7 +91,8 @@ inline TensorView token_row(const std::vector<std::int64_t>& values) {
 /// Writes reference-format feature files of conversations: one .ckpt each with input_ids [T],
 /// loss_mask [T], aux_hidden_state [1, T, 3D] and hidden_state [1, T, D], states rounded to
 /// bfloat16, no pad rows. Files appear complete or not at all; a second run over the same directory
-/// writes only what is missing or damaged. CAPTURE.done appears after the last file. One thread calls run(); `model` is borrowed.
+/// writes only what is missing or damaged. CAPTURE.done appears after the last file. One thread
+/// calls run(); `model` is borrowed.
 template <Device D>
 class FeatureCapture {
 public:
