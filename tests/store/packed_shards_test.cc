@@ -166,6 +166,24 @@ TEST_CASE("a sample that is put again takes the packed one's place") {
     check(shared, 1);
 }
 
+TEST_CASE("a writer that was killed before it buried the packed sample is ended for") {
+    test::Scratch dir;
+    PackSource source(3);
+    const auto packed = pack(source.store, source.manifest, dir.path() / "eyas", small_shards());
+    const auto put_only = [&](const std::filesystem::path& objects, const std::string& id) {
+        detail::DirectoryObjects place(objects, {.durable = false});
+        const auto features = conformance::Sample(7).features();
+        REQUIRE(place.publish(id, features, detail::checksums_of(features, id)) == 1);
+    };
+    put_only(dir.path() / "eyas", packed.manifest.refs[0].sample_id);
+    Store<SharedDirectory> shared({.root = dir.path(), .files = {.durable = false}});
+    REQUIRE_THROWS_AS(shared.acquire(packed.manifest.refs[0]), StaleReferenceError);
+    put_only(dir.path() / "eyas" / ".eyas-objects", packed.manifest.refs[1].sample_id);
+    Store<PackedShards> own(place(dir.path() / "eyas"));
+    REQUIRE_THROWS_AS(own.acquire(packed.manifest.refs[1]), StaleReferenceError);
+    require_packed(own, packed.manifest.refs[2], source.samples[2]);
+}
+
 TEST_CASE("two processes erase samples of one shard and lose none") {
     test::Scratch dir;
     PackSource source(60);

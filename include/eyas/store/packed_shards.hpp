@@ -30,9 +30,6 @@ public:
           shards_(root_, durable_) {
         if (!std::filesystem::is_directory(root_))
             throw DataError("no such directory", root_.string(), "Check the path of packed:DIR");
-        if (!has_objects()) return;
-        const auto names = shard_names();  // a writer may have been killed between the two steps
-        for (const auto& o : put_objects().objects()) shards_.supersede(o.key.sample, names);
     }
 
     std::int64_t publish(const std::string& sample, std::span<const NamedTensor> tensors,
@@ -47,7 +44,10 @@ public:
         return generation;
     }
     StoredObject open(const ObjectKey& key, bool verify) {
-        if (key.generation == 0) return shards_.open(key, verify);
+        if (key.generation == 0) {
+            if (has_objects()) shards_.settle([&] { return put_objects().objects(); });
+            return shards_.open(key, verify);
+        }
         if (!key.location.empty() && key.location != uri(key))
             throw ContractError("the ref is of another store: " + key.location,
                                 "sample '" + key.sample + "', store " + root_.string(),

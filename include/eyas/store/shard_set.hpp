@@ -81,6 +81,20 @@ public:
             if (const auto shard = current(name)) bury(*shard, sample);
     }
 
+    /// Before packed samples are read, once: a writer may have been killed when it had put a sample
+    /// and not yet buried the packed one. `put()` gives the objects that were put into the
+    /// directory. Where it can only be read, nothing is done.
+    template <class F>
+    void settle(const F& put) {
+        std::call_once(settled_, [&] {
+            try {
+                const auto names = names_in(dir_);
+                for (const ObjectInfo& o : put()) supersede(o.key.sample, names);
+            } catch (const ResourceError&) {
+            }
+        });
+    }
+
     /// The samples of these shards, ascending in each.
     std::vector<ObjectInfo> objects(const Names& names) {
         const std::lock_guard lock(mutex_);
@@ -168,6 +182,7 @@ private:
     }
 
     std::filesystem::path dir_;
+    std::once_flag settled_;
     std::mutex mutex_;
     std::map<std::string, Mapped> mapped_;
     Tombstones tombstones_;

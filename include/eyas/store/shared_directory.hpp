@@ -26,11 +26,7 @@ public:
     explicit SharedDirectory(Options options)
         : DirectoryObjects(options.root / encode_file_name(options.store_id), options.files),
           store_id_(options.store_id),
-          shards_(std::filesystem::absolute(directory()), options.files.durable) {
-        const auto names = shard_names();  // a writer may have been killed between the two steps
-        if (names.empty()) return;
-        for (const auto& o : DirectoryObjects::objects()) shards_.supersede(o.key.sample, names);
-    }
+          shards_(std::filesystem::absolute(directory()), options.files.durable) {}
 
     std::int64_t publish(const std::string& sample, std::span<const NamedTensor> tensors,
                          const Checksums& checksums) {
@@ -50,7 +46,10 @@ public:
 
     /// Refs of another store are refused before anything is opened.
     StoredObject open(const ObjectKey& key, bool verify) {
-        if (is_packed(key)) return shards_.open(key, verify);
+        if (is_packed(key)) {
+            shards_.settle([&] { return DirectoryObjects::objects(); });
+            return shards_.open(key, verify);
+        }
         const auto prefix = "disagg://" + store_id_ + "/";
         if (!key.location.empty() && !key.location.starts_with(prefix))
             throw ContractError("the ref is of another store: " + key.location,
