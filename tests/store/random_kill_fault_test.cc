@@ -59,11 +59,16 @@ struct Round {
     }
     bool over() const { return std::filesystem::exists(dir / "over"); }
 
-    /// Until the round is over; a lost pool ends it too.
     template <class F>
     void work(const F& f) const {
+        while (!over()) f();
+    }
+    /// Works at the pool; a pool that was killed ends that, also before it was reached.
+    template <class F>
+    void work_there(const StorePolicy& policy, const F& f) const {
         try {
-            while (!over()) f();
+            Store<Pool> store(client(), policy);
+            f(store);
         } catch (const TransportError&) {
             demand(std::filesystem::exists(dir / "pool-killed"), "a pool that is lost was killed");
         }
@@ -191,17 +196,13 @@ void kill_one(const Round& r, Victim victim, bool once, useconds_t moment) {
         Store<SharedDirectory> store(r.place);
         r.produce(store, 0);
     });
-    start(ProducerThere, [&] {
-        Store<Pool> store(r.client());
-        r.produce(store, 1);
-    });
+    start(ProducerThere, [&] { r.work_there({}, [&](auto& store) { r.produce(store, 1); }); });
     start(Consumer, [&] {
         Store<SharedDirectory> store(r.place, {.retain_on_release = !once});
         r.consume(store, once);
     });
     start(ConsumerThere, [&] {
-        Store<Pool> store(r.client(), {.retain_on_release = !once});
-        r.consume(store, once);
+        r.work_there({.retain_on_release = !once}, [&](auto& store) { r.consume(store, once); });
     });
     ::usleep(moment);
     if (victim == ThePool) write_text_file(r.dir / "pool-killed", "");
