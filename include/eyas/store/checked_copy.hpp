@@ -1,8 +1,10 @@
 #pragma once
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdint>
 #include <cstring>
 #include <optional>
 #include <span>
@@ -64,27 +66,38 @@ inline void read_at(int fd, std::uint64_t offset, std::span<std::byte> to) {
     }
 }
 
-/// Copies a tensor of an opened object and compares its sums on the way. From a mapping, except
-/// that what lies on a network file system is read: a server that fails is an error then, where a
-/// mapping would end the process.
+/// Takes the pages of a mapped file out of this process' count; they stay in the system's cache.
+inline void let_pages_go(std::span<const std::byte> bytes) {
+    constexpr std::uintptr_t page = 4096;
+    const auto begin = reinterpret_cast<std::uintptr_t>(bytes.data()) / page * page;
+    const auto end = reinterpret_cast<std::uintptr_t>(bytes.data() + bytes.size());
+    ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+}
+
+/// Copies a tensor of an opened object and compares its sums on the way. From a mapping, of which
+/// no more than `stretch` bytes are in this process at a time; except that what lies on a network
+/// file system is read: a server that fails is an error then, where a mapping would end the
+/// process.
 inline void copy_out(const StoredObject& object, const TensorView& t, std::span<std::byte> to,
                      const ExpectedSums& expected, const std::string& feature,
                      const ObjectKey& key) {
+    constexpr std::size_t stretch = std::size_t{4} << 20;
     const auto& file = object.file;
     const auto from = t.bytes();
-    auto sums = expected.start();
     const bool in_file = !from.empty() && from.data() >= file.mapping.data() &&
                          from.data() + from.size() <= file.mapping.data() + file.mapping.size();
-    if (file.on_network && in_file) {
-        constexpr std::size_t block = std::size_t{128} * 1024;
-        const auto start = static_cast<std::uint64_t>(from.data() - file.mapping.data());
-        for (std::size_t at = 0; at < to.size(); at += block) {
-            const auto part = to.subspan(at, std::min(block, to.size() - at));
-            read_at(file.descriptor, start + at, part);
-            sums(part);
+    auto sums = expected.start();
+    for (std::size_t at = 0; at < from.size(); at += stretch) {
+        const auto part = from.subspan(at, std::min(stretch, from.size() - at));
+        const auto into = to.subspan(at, part.size());
+        if (file.on_network && in_file) {
+            read_at(file.descriptor, static_cast<std::uint64_t>(part.data() - file.mapping.data()),
+                    into);
+            sums(into);
+        } else {
+            copy_and_look(into, part, sums);
+            if (in_file && !file.is_memory) let_pages_go(part);
         }
-    } else {
-        copy_and_look(to, from, sums);
     }
     expected.require(sums, feature, key);
 }

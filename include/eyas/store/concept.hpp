@@ -42,6 +42,7 @@ struct MappableFile {
     int descriptor = -1;                      // open as long as the object's `keep` lives
     std::span<const std::byte> mapping = {};  // all of it, as it is mapped here
     bool on_network = false;                  // its server may fail: MappedFile::on_network()
+    bool is_memory = false;                   // its pages are this process' own memory
 };
 
 /// An opened object: views that stay valid as long as `keep` does, even after the object was

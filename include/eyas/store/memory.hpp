@@ -108,7 +108,7 @@ private:
             o.bytes += t.tensor.size_bytes();
             at += rounded(t.tensor.size_bytes());
         }
-        o.stored.file = {o.block.descriptor(), o.block.segment()};
+        o.stored.file = {o.block.descriptor(), o.block.segment(), false, true};
         return o;
     }
 

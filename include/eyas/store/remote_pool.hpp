@@ -77,6 +77,7 @@ public:
             object.tensors.push_back({t.name, {data, t.dtype, t.shape}});
             object.checksums[t.name] = t.checksum;
         }
+        if (handle->map) object.file.mapping = handle->map->bytes();
         object.keep = std::move(handle);
         return object;
     }
