@@ -81,8 +81,8 @@ inline void let_pages_go(std::span<const std::byte> bytes) {
 inline void copy_out(const StoredObject& object, const TensorView& t, std::span<std::byte> to,
                      const ExpectedSums& expected, const std::string& feature,
                      const ObjectKey& key) {
-    constexpr std::size_t stretch = std::size_t{4} << 20;
     const auto& file = object.file;
+    const auto stretch = std::size_t{file.on_network ? 128u : 512u} * 1024;
     const auto from = t.bytes();
     const bool in_file = !from.empty() && from.data() >= file.mapping.data() &&
                          from.data() + from.size() <= file.mapping.data() + file.mapping.size();
