@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <limits>
 #include <string>
+#include <type_traits>
 #include <utility>
 
 #include "eyas/core/tensor.hpp"
@@ -16,8 +17,16 @@ namespace eyas {
 /// infinity, NaN where all of exponent and mantissa are set.
 inline constexpr float e4m3_largest = 448;
 
-/// The nearest code, ties to even; what lies beyond 448 becomes 448, NaN stays NaN. No branches, so
-/// that loops over it vectorise.
+namespace detail {
+// a where the condition holds, else b: with masks, since compilers make branches of choices between
+// floating-point results, and loops with branches stay scalar.
+constexpr std::uint32_t choose(bool condition, std::uint32_t a, std::uint32_t b) {
+    const auto mask = -static_cast<std::uint32_t>(condition);
+    return (a & mask) | (b & ~mask);
+}
+}  // namespace detail
+
+/// The nearest code, ties to even; what lies beyond 448 becomes 448, NaN stays NaN.
 constexpr std::uint8_t to_e4m3(float value) {
     const auto bits = std::bit_cast<std::uint32_t>(value), magnitude = bits & 0x7fffffffu;
     // From 2^-6 on: round the mantissa to 3 bits, take another bias.
@@ -25,17 +34,18 @@ constexpr std::uint8_t to_e4m3(float value) {
     // Below, codes count 2^-9, which is what the last bit of a float near 2^14 counts.
     const auto small = std::bit_cast<std::uint32_t>(std::bit_cast<float>(magnitude) + 0x1p14f) -
                        std::bit_cast<std::uint32_t>(0x1p14f);
-    const auto nearest = magnitude < (121u << 23) ? small : std::min(normal, 0x7eu);
-    const auto code = magnitude > 0x7f800000u ? 0x7fu : nearest;
+    const auto capped = detail::choose(normal > 0x7eu, 0x7eu, normal);
+    const auto nearest = detail::choose(magnitude < (121u << 23), small, capped);
+    const auto code = detail::choose(magnitude > 0x7f800000u, 0x7fu, nearest);
     return static_cast<std::uint8_t>(code | ((bits >> 24) & 0x80u));
 }
 
 constexpr float from_e4m3(std::uint8_t code) {
     const std::uint32_t magnitude = code & 0x7fu;
-    const float normal = std::bit_cast<float>((magnitude << 20) + (120u << 23)),
-                small = static_cast<float>(static_cast<std::int32_t>(magnitude)) * 0x1p-9f;
-    const auto bits = std::bit_cast<std::uint32_t>(magnitude < 8 ? small : normal);
-    const auto number = magnitude == 0x7f ? 0x7fc00000u : bits;
+    const float small = static_cast<float>(static_cast<std::int32_t>(magnitude)) * 0x1p-9f;
+    const auto bits = detail::choose(magnitude < 8, std::bit_cast<std::uint32_t>(small),
+                                     (magnitude << 20) + (120u << 23));
+    const auto number = detail::choose(magnitude == 0x7f, 0x7fc00000u, bits);
     return std::bit_cast<float>(number | ((code & 0x80u) << 24));
 }
 
@@ -56,10 +66,23 @@ bool encode_block(const T* in, std::size_t n, std::uint8_t* codes, float& scale)
     return true;
 }
 
+// As BFloat16's constructor, without a branch.
+inline std::uint16_t bfloat16_bits(float value) {
+    const auto u = std::bit_cast<std::uint32_t>(value);
+    const auto nearest = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16, nan = (u >> 16) | 0x40u;
+    return static_cast<std::uint16_t>(choose((u & 0x7fffffffu) > 0x7f800000u, nan, nearest));
+}
+
 template <class T>
 void decode_block(const std::uint8_t* codes, std::size_t n, float scale, T* out) {
 #pragma omp simd
-    for (std::size_t i = 0; i < n; ++i) out[i] = T(from_e4m3(codes[i]) * scale);
+    for (std::size_t i = 0; i < n; ++i) {
+        const float value = from_e4m3(codes[i]) * scale;
+        if constexpr (std::is_same_v<T, BFloat16>)
+            out[i].bits = bfloat16_bits(value);
+        else
+            out[i] = value;
+    }
 }
 
 // Calls f(element type) for what can be encoded.
