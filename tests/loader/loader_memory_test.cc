@@ -16,11 +16,12 @@
 using namespace eyas;
 namespace fs = std::filesystem;
 
-// A consumer's memory is its ring, whatever the store holds: here a store of eight rings.
+// A consumer's memory is its ring, whatever the store holds. What comes on top does not grow with
+// either: stacks and heaps of its threads, the stretch of a mapping that each copies from.
 namespace {
 constexpr std::int64_t rows = 1024, width = 512;  // 4 MiB and 16 KiB a sample
-constexpr int samples = 64;
-constexpr std::int64_t ring_bytes = std::int64_t{8} * 4500 * 1024;  // 8 batches
+constexpr int samples = 96, slots = 21;
+constexpr std::int64_t ring_bytes = std::int64_t{slots} * 4500 * 1024;
 
 /// Bytes of a line of /proc/self/status.
 std::int64_t status_bytes(const std::string& name) {
@@ -42,7 +43,7 @@ std::int64_t added_by(const F& f) {
 template <class S>
 void check_memory(S& store, const Manifest& manifest) {
     LoaderOptions o;
-    o.prefetch = 7;
+    o.prefetch = slots - 1;
     o.threads = 2;
     o.ring_bytes = ring_bytes;
     o.epochs = 2;

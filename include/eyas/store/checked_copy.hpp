@@ -66,11 +66,14 @@ inline void read_at(int fd, std::uint64_t offset, std::span<std::byte> to) {
     }
 }
 
-/// Takes the pages of a mapped file out of this process' count; they stay in the system's cache.
-inline void let_pages_go(std::span<const std::byte> bytes) {
-    constexpr std::uintptr_t page = 4096;
-    const auto begin = reinterpret_cast<std::uintptr_t>(bytes.data()) / page * page;
-    const auto end = reinterpret_cast<std::uintptr_t>(bytes.data() + bytes.size());
+/// Takes the pages of a part of a mapping out of this process' count; they stay in the system's
+/// cache. With what was mapped around them: a fault may map a whole piece of the cache.
+inline void let_pages_go(std::span<const std::byte> part, std::span<const std::byte> mapping) {
+    constexpr std::uintptr_t piece = std::uintptr_t{2} << 20;
+    const auto address = [](const std::byte* p) { return reinterpret_cast<std::uintptr_t>(p); };
+    const auto begin = std::max(address(part.data()) / piece * piece, address(mapping.data()));
+    const auto end = std::min((address(part.data() + part.size()) + piece - 1) / piece * piece,
+                              address(mapping.data() + mapping.size()));
     ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
 }
 
@@ -96,7 +99,7 @@ inline void copy_out(const StoredObject& object, const TensorView& t, std::span<
             sums(into);
         } else {
             copy_and_look(into, part, sums);
-            if (in_file && !file.is_memory) let_pages_go(part);
+            if (in_file && !file.is_memory) let_pages_go(part, file.mapping);
         }
     }
     expected.require(sums, feature, key);
