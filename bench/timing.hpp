@@ -21,14 +21,22 @@ struct Times {
     double median = 0, min = 0, max = 0;
 };
 
-/// Seconds of f() in `runs` runs after one that warms up.
-template <class F>
-Times times_of(F&& f, std::size_t runs) {
+/// Seconds of f() in `runs` runs after one that warms up; before() is run before each, untimed.
+template <class F, class Before>
+Times times_of(F&& f, std::size_t runs, Before&& before) {
     std::vector<double> t;
-    for (std::size_t i = 0; i <= runs; ++i) t.push_back(seconds_of(f));
+    for (std::size_t i = 0; i <= runs; ++i) {
+        before();
+        t.push_back(seconds_of(f));
+    }
     t.erase(t.begin());
     std::ranges::sort(t);
     return {t[t.size() / 2], t.front(), t.back()};
+}
+
+template <class F>
+Times times_of(F&& f, std::size_t runs) {
+    return times_of(f, runs, [] {});
 }
 
 /// `--name value` pairs of the command line over defaults; a name that is not among the defaults

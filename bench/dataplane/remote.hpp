@@ -191,6 +191,7 @@ inline void remote_rows(const std::string& self, const std::filesystem::path& sc
 #endif
     std::printf("\n%-18s %12s  %-22s %8s %8s %8s %13s\n", "reads from a pool", "", "", "GB/s",
                 "min", "max", "each");
+    std::fflush(stdout);
     int number = 0;
     for (const auto& l : links) {
         const auto dir = scratch / ("pool" + std::to_string(number++));

@@ -15,8 +15,8 @@ namespace eyas::detail {
 /// cache between the two.
 inline constexpr std::size_t copy_piece = 4096;
 
-/// From here on a copy bypasses the caches: what is that long is read again, if at all, when it has
-/// long left them, and a store that does not read its line first takes a third less traffic.
+/// A copy of so many bytes bypasses the caches: what is that long is read again, if at all, when it
+/// has long left them, and a store that does not read its line first takes a third less traffic.
 inline constexpr std::size_t bypass_from = std::size_t{1} << 20;
 
 /// Copies n bytes past the caches, a multiple of 64, to an address that is a multiple of 16;
@@ -38,13 +38,13 @@ inline void copy_past_caches(std::byte* to, const std::byte* from, std::size_t n
 #endif
 }
 
-/// Copies bytes that do not overlap, and shows each piece to `look(piece of from)` while it is in
-/// the cache: one pass over memory for a copy and its checksum. The pieces come in order and are
-/// all of copy_piece bytes but the last.
+/// Copies bytes that do not overlap (`bypass`: past the caches), and shows each piece to
+/// `look(piece of from)` while it is in the cache: one pass over memory for a copy and its
+/// checksum. The pieces come in order and are all of copy_piece bytes but the last.
 template <class Look>
-void copy_and_look(std::span<std::byte> to, std::span<const std::byte> from, Look& look) {
-    const bool bypass =
-        from.size() >= bypass_from && reinterpret_cast<std::uintptr_t>(to.data()) % 16 == 0;
+void copy_and_look(std::span<std::byte> to, std::span<const std::byte> from, bool bypass,
+                   Look& look) {
+    bypass = bypass && reinterpret_cast<std::uintptr_t>(to.data()) % 16 == 0;
     for (std::size_t at = 0; at < from.size(); at += copy_piece) {
         const auto piece = from.subspan(at, std::min(copy_piece, from.size() - at));
         look(piece);

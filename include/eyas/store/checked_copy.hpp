@@ -98,7 +98,7 @@ inline void copy_out(const StoredObject& object, const TensorView& t, std::span<
                     into);
             sums(into);
         } else {
-            copy_and_look(into, part, sums);
+            copy_and_look(into, part, from.size() >= bypass_from, sums);
             if (in_file && !file.is_memory) let_pages_go(part, file.mapping);
         }
     }
