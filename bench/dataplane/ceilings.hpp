@@ -55,6 +55,7 @@ inline Times raw_socket(bool unix_domain, std::size_t bytes, std::size_t count, 
     const pid_t sender = ::fork();
     std::vector<char> memory(bytes, 1);
     if (sender == 0) {
+        ::close(ends[0]);
         pin_to_core(0);
         char ask = 0;
         while (::recv(ends[1], &ask, 1, 0) == 1)

@@ -26,7 +26,8 @@ int main(int argc, char** argv) {
             const auto scratch = dir / "eyas-bench-pools";
             std::filesystem::remove_all(scratch);
             eyas::create_directories(scratch);
-            bench::remote_rows(std::filesystem::read_symlink("/proc/self/exe"), scratch, runs);
+            bench::remote_rows(std::filesystem::read_symlink("/proc/self/exe"), scratch, runs,
+                               a.text("link"));
             std::filesystem::remove_all(scratch);
         }
     } catch (const std::exception& e) {

@@ -177,9 +177,10 @@ inline void get(const std::string& link, const std::filesystem::path& dir, std::
     });
 }
 
-/// All links, each with its ceiling beside it. `self`: this program.
+/// All links whose names have `only` in them, each with its ceiling beside it. `self`: this
+/// program.
 inline void remote_rows(const std::string& self, const std::filesystem::path& scratch,
-                        std::size_t runs) {
+                        std::size_t runs, const std::string& only) {
     struct Link {
         std::string name, address, tls;
     };
@@ -194,6 +195,7 @@ inline void remote_rows(const std::string& self, const std::filesystem::path& sc
     std::fflush(stdout);
     int number = 0;
     for (const auto& l : links) {
+        if (l.name.find(only) == std::string::npos) continue;
         const auto dir = scratch / ("pool" + std::to_string(number++));
         eyas::create_directories(dir);
         std::map<std::string, std::string> environment;
