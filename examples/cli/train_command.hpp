@@ -44,9 +44,21 @@ public:
                         "run directory: checkpoint-STEP, metrics.jsonl, ledger.sqlite")
             ->required();
         declare_training();
+        declare_loading();
     }
 
 private:
+    void declare_loading() {
+        auto& l = options_.loader;
+        app_.add_option("--prefetch", l.prefetch, "batches read ahead; 0: none")
+            ->capture_default_str();
+        app_.add_option("--prefetch-threads", l.threads, "that read ahead, each a batch")
+            ->capture_default_str();
+        app_.add_option("--ring-bytes", l.ring_bytes,
+                        "memory of the batches read ahead and the current one; 0: what the largest "
+                        "need");
+    }
+
     void declare_training() {
         auto& t = options_.trainer;
         app_.add_option("--max-steps,--steps", t.max_steps,

@@ -1,6 +1,8 @@
 // Writes the corpus' seeds that are messages: make_seeds tests/fuzz/corpus. (The others are files
 // of tests/*/testdata.) Run it again when the protocol changes.
 #include "eyas/core/checksum.hpp"
+#include "eyas/sample/manifest_stream.hpp"
+#include "eyas/store/pack_index.hpp"
 #include "eyas/store/remote_protocol.hpp"
 #include "eyas/transport/envelope.hpp"
 #include "eyas/transport/frame.hpp"
@@ -133,6 +135,44 @@ void services() {
     answer(putting, text);
     write("pool_client", "put", putting.bytes());
 }
+void packs() {
+    using detail::PackedFeature;
+    const PackedFeature plain{.name = "input_ids", .dtype = DType::I64, .shape = {2}};
+    PackedFeature scaled{.name = "hidden_state", .dtype = DType::BF16, .shape = {1, 2, 4}};
+    scaled.encoding = detail::Encoding::ScaledE4M3;
+    scaled.groups = 1;
+    std::vector<detail::PackedSample> samples{{"a", {plain, scaled}}, {"b", {plain}}};
+    constexpr std::size_t index_bytes = 512;
+    std::uint64_t at = index_bytes;
+    const auto place = [&](detail::PackedRange& range, std::uint64_t bytes) {
+        range = {at, bytes, 0};
+        at += (bytes + 63) / 64 * 64;
+    };
+    for (auto& s : samples)
+        for (auto& f : s.features) {
+            const auto elements = static_cast<std::uint64_t>(f.shape.elements());
+            place(f.data, elements * size_of(f.stored_dtype()));
+            if (f.groups > 0)
+                place(f.scales, static_cast<std::uint64_t>(f.scale_shape().elements()) * 4);
+        }
+    auto data = detail::write_pack_index(samples, 7, at, index_bytes);
+    data.resize(at);
+    write("pack_index", "two", data);
+}
+
+void streams() {
+    SampleRef ref{.sample_id = "run:00000000", .run_id = "run"};
+    ref.feature_store_uri = "disagg://store/run:00000000";
+    ref.metadata["generation"] = 1;
+    std::string text = R"({"stream_id": "0123", "schema_version": 1, "producer": "p"})";
+    text += "\n" + ref_to_json(ref).dump() + "\n";
+    const auto seed = [&](const char* name, const std::string& last) {
+        write("manifest_stream", name, std::as_bytes(std::span(text + last)));
+    };
+    seed("open", "{\"sample_id\": \"torn");
+    seed("finished", R"({"end": true, "refs": 1})");
+    seed("failed", R"({"failed": "disk full", "refs": 1})");
+}
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -141,5 +181,7 @@ int main(int count, char** arguments) {
     links();
     records();
     services();
+    packs();
+    streams();
     return 0;
 }

@@ -3,6 +3,7 @@
 #include "conformance_process.hpp"
 #include "eyas/store/local_files.hpp"
 #include "eyas/store/memory.hpp"
+#include "eyas/store/packed_shards.hpp"
 #include "eyas/store/shared_directory.hpp"
 
 using namespace eyas;
@@ -21,6 +22,12 @@ TEST_CASE("LocalFiles that fail, and in several processes") {
     const auto place = [&] { return LocalFiles::Options{.root = dir.fresh(), .durable = false}; };
     conformance::check_processes<LocalFiles>(place);
     conformance::check_store_faults<LocalFiles>(place);
+}
+TEST_CASE("PackedShards that fail, and in several processes") {
+    test::Scratch dir;
+    const auto place = [&] { return PackedShards::Options{.root = dir.fresh(), .durable = false}; };
+    conformance::check_processes<PackedShards>(place);
+    conformance::check_store_faults<PackedShards>(place);
 }
 TEST_CASE("SharedDirectory that fails, and in several processes") {
     for (const auto payload : {PayloadFormat::Safetensors, PayloadFormat::Ckpt}) {

@@ -128,7 +128,8 @@ public:
             if (!writable_)
                 throw ResourceError("the store may only be read", index_.dir_.string(),
                                     "Check the directory's permissions");
-            if (::pwrite(fd_.get(), &index_.counters_, sizeof index_.counters_, 0) < 0)
+            const auto counters = index_.counters_;
+            if (::pwrite(fd_.get(), &counters, sizeof counters, 0) < 0)
                 throw_errno("cannot write", index_.path());
         }
 

@@ -172,7 +172,7 @@ public:
     void set_credential_record(const std::string& record) {
         const std::lock_guard guard(mutex_);
         DirectoryIndex::Lock lock(index_);  // of several that open it first, one is the owner
-        if (!credential_record() && index_.objects().empty())
+        if (!credential_record() && index_.objects().empty() && index_.shards().empty())
             write_text_file(dir_ / credential_name, record + "\n");
     }
 

@@ -77,7 +77,7 @@ public:
         return has_objects() ? put_objects().credential_record() : std::nullopt;
     }
     void set_credential_record(const std::string& record) {
-        put_objects().set_credential_record(record);
+        if (shard_names().empty()) put_objects().set_credential_record(record);
     }
 
 private:
