@@ -144,9 +144,9 @@ void packs() {
     std::vector<detail::PackedSample> samples{{"a", {plain, scaled}}, {"b", {plain}}};
     constexpr std::size_t index_bytes = 512;
     std::uint64_t at = index_bytes;
-    const auto place = [&](detail::PackedRange& range, std::uint64_t bytes) {
-        range = {at, bytes, 0};
-        at += (bytes + 63) / 64 * 64;
+    const auto place = [&](detail::PackedRange& range, std::uint64_t size) {
+        range = {at, size, 0};
+        at += (size + 63) / 64 * 64;
     };
     for (auto& s : samples)
         for (auto& f : s.features) {
@@ -167,7 +167,8 @@ void streams() {
     std::string text = R"({"stream_id": "0123", "schema_version": 1, "producer": "p"})";
     text += "\n" + ref_to_json(ref).dump() + "\n";
     const auto seed = [&](const char* name, const std::string& last) {
-        write("manifest_stream", name, std::as_bytes(std::span(text + last)));
+        const auto whole = text + last;
+        write("manifest_stream", name, std::as_bytes(std::span(whole.data(), whole.size())));
     };
     seed("open", "{\"sample_id\": \"torn");
     seed("finished", R"({"end": true, "refs": 1})");
