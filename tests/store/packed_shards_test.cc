@@ -173,7 +173,7 @@ TEST_CASE("a writer that was killed before it buried the packed sample is ended 
     const auto put_only = [&](const std::filesystem::path& objects, const std::string& id) {
         detail::DirectoryObjects place(objects, {.durable = false});
         const auto features = conformance::Sample(7).features();
-        REQUIRE(place.publish(id, features, detail::checksums_of(features, id)) == 1);
+        REQUIRE(place.publish(id, features, detail::checksums_of(features, {}, id)) == 1);
     };
     put_only(dir.path() / "eyas", packed.manifest.refs[0].sample_id);
     Store<SharedDirectory> shared({.root = dir.path(), .files = {.durable = false}});
