@@ -20,7 +20,9 @@ struct Script {
         batch = {ids, ids, ids, {}, {}, std::nullopt, {"s"}};
         return &batch;
     }
+    bool interrupted() const { return false; }
     void seek(Position) {}
+    void acknowledge(Position, std::int64_t) {}
     Position position() const { return {0, at}; }
     std::int64_t batches_per_epoch() const { return 2; }
     double stall_seconds() const { return 0; }
