@@ -1,4 +1,5 @@
-// dataplane [--part all|local|remote] [--dir D] [--samples N] [--tokens T] [--width H] [--runs R]:
+// dataplane [--part all|local|remote] [--link NAME] [--dir D] [--samples N] [--tokens T]
+// [--width H] [--runs R]:
 // times the way of the features beside what the machine gives (memcpy, file copy, raw sockets, UCX'
 // own benchmark), in one run, bytes verified.
 #include "bench/dataplane/local.hpp"
