@@ -48,18 +48,18 @@ inline int connected_pair(bool unix_domain, int ends[2]) {
 }  // namespace detail
 
 /// Seconds per message of `bytes`: each is asked for with one byte and sent as fast as it goes,
-/// into the same memory, `count` a run.
+/// `count` a run, all from and into memory of their own, as a pool's objects are.
 inline Times raw_socket(bool unix_domain, std::size_t bytes, std::size_t count, std::size_t runs) {
     int ends[2];
     if (detail::connected_pair(unix_domain, ends) != 0) throw std::runtime_error("no socket");
     const pid_t sender = ::fork();
-    std::vector<char> memory(bytes, 1);
+    std::vector<char> memory(bytes * count, 1);
     if (sender == 0) {
         ::close(ends[0]);
         pin_to_core(0);
         char ask = 0;
-        while (::recv(ends[1], &ask, 1, 0) == 1)
-            detail::all_of(ends[1], memory.data(), bytes, true);
+        for (std::size_t i = 0; ::recv(ends[1], &ask, 1, 0) == 1; ++i)
+            detail::all_of(ends[1], memory.data() + i % count * bytes, bytes, true);
         ::_exit(0);
     }
     ::close(ends[1]);
@@ -71,7 +71,7 @@ inline Times raw_socket(bool unix_domain, std::size_t bytes, std::size_t count, 
         [&] {
             detail::all_of(ends[0], ask.data(), count, true);  // all at once: a stream
             for (std::size_t i = 0; i < count; ++i)
-                detail::all_of(ends[0], memory.data(), bytes, false);
+                detail::all_of(ends[0], memory.data() + i * bytes, bytes, false);
         },
         runs);
     ::sched_setaffinity(0, sizeof before, &before);

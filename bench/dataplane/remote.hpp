@@ -209,7 +209,7 @@ inline void remote_rows(const std::string& self, const std::filesystem::path& sc
                        environment);
         if (client.wait() != 0) throw std::runtime_error("the client of " + l.name + " failed");
         for (const auto bytes : {remote_sizes[1], remote_sizes[2]}) {
-            const auto count = 2 * objects_of(bytes);
+            const auto count = objects_of(bytes);
             if (l.name == "tcp") {
                 const auto t = raw_socket(false, bytes, count, runs);
                 std::printf("%-18s %8zu KiB  %-22s %8.2f %8.2f %8.2f\n", "raw tcp socket",
