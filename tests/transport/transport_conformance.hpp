@@ -169,8 +169,8 @@ private:
     static void serve(const std::filesystem::path& said, const std::string& address) {
         T t;
         PeerService service;
-        const auto server =
-            t.serve(parse_address(address), service, {.timeout = patient().timeout, .same_host = false});
+        const auto server = t.serve(parse_address(address), service,
+                                    {.timeout = patient().timeout, .same_host = false});
         {  // what it has open while one client asks
             const auto client = t.client(server->address(), patient());
             (void)echoes(*client, "x", 10);
