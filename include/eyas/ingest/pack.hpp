@@ -148,6 +148,7 @@ private:
         const auto lease = store_.acquire(ref);
         const auto views = store_.view(lease);
         std::vector<FeatureSpec> own;
+        own.reserve(views.size());
         for (const auto& t : views) own.push_back(spec_of(t));
         const auto all = feature_layout(own, where).rows;
         const auto tensor = [&](std::string_view name) {

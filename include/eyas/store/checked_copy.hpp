@@ -69,12 +69,16 @@ inline void read_at(int fd, std::uint64_t offset, std::span<std::byte> to) {
 /// Takes the pages of a part of a mapping out of this process' count; they stay in the system's
 /// cache. With what was mapped around them: a fault may map a whole piece of the cache.
 inline void let_pages_go(std::span<const std::byte> part, std::span<const std::byte> mapping) {
-    constexpr std::uintptr_t piece = std::uintptr_t{2} << 20;
-    const auto address = [](const std::byte* p) { return reinterpret_cast<std::uintptr_t>(p); };
-    const auto begin = std::max(address(part.data()) / piece * piece, address(mapping.data()));
-    const auto end = std::min((address(part.data() + part.size()) + piece - 1) / piece * piece,
-                              address(mapping.data() + mapping.size()));
-    ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+    constexpr std::size_t piece = std::size_t{2} << 20;
+    const auto offset = [](const std::byte* p) {
+        return reinterpret_cast<std::uintptr_t>(p) % piece;
+    };
+    const auto* end = part.data() + part.size();
+    const auto before = static_cast<std::size_t>(part.data() - mapping.data()),
+               behind = static_cast<std::size_t>(mapping.data() + mapping.size() - end);
+    const auto* from = part.data() - std::min(offset(part.data()), before);
+    const auto* to = end + std::min((piece - offset(end)) % piece, behind);
+    ::madvise(const_cast<std::byte*>(from), static_cast<std::size_t>(to - from), MADV_DONTNEED);
 }
 
 /// Copies a tensor of an opened object and compares its sums on the way. From a mapping, of which

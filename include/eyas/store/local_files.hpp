@@ -106,7 +106,7 @@ private:
     std::filesystem::path checked_path(const ObjectKey& key,
                                        const std::filesystem::path& given) const {
         const auto where = "sample '" + key.sample + "'";
-        const auto path = given.lexically_normal();
+        auto path = given.lexically_normal();
         const auto canonical = [](const auto& p) { return std::filesystem::weakly_canonical(p); };
         if (!lies_in(path, root_) && !lies_in(canonical(path), canonical(root_)))
             throw ContractError("the file lies outside " + root_.string(),
