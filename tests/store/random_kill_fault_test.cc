@@ -80,7 +80,7 @@ struct Round {
         while (!over()) ::usleep(1000);
         // What dead clients held is free when they are gone.
         demand(eventually([&] { return served.server->sessions() == 0; }), "sessions end");
-        demand(served.service.leases() == 0, "leases end with their sessions");
+        demand(eventually([&] { return served.service.leases() == 0; }), "leases end with them");
     }
 
     /// The content tells the sample and a number that no other put has; the log tells, after the
