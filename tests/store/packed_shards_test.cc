@@ -172,7 +172,8 @@ TEST_CASE("a writer that was killed before it buried the packed sample is ended 
     const auto packed = pack(source.store, source.manifest, dir.path() / "eyas", small_shards());
     const auto put_only = [&](const std::filesystem::path& objects, const std::string& id) {
         detail::DirectoryObjects place(objects, {.durable = false});
-        const auto features = conformance::Sample(7).features();
+        const conformance::Sample sample(7);
+        const auto features = sample.features();
         REQUIRE(place.publish(id, features, detail::checksums_of(features, {}, id)) == 1);
     };
     put_only(dir.path() / "eyas", packed.manifest.refs[0].sample_id);
