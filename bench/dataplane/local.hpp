@@ -118,11 +118,14 @@ private:
     void ceilings() {
         const auto n = static_cast<std::size_t>(bytes_),
                    sample = static_cast<std::size_t>(bytes_ / static_cast<double>(samples_));
-        std::vector<std::byte> from(n, std::byte{1}), to(n);
-        row("memcpy, all at once", [&] { std::memcpy(to.data(), from.data(), n); });
+        const Shape all{static_cast<std::int64_t>(n)};
+        auto source = Tensor::zeros(DType::U8, all), place = Tensor::zeros(DType::U8, all);
+        const auto* from = source.view().data;
+        auto* to = place.mutable_view().data;
+        row("memcpy, all at once", [&] { std::memcpy(to, from, n); });
         row("memcpy, sample by sample into one place", [&] {
             for (std::size_t at = 0; at + sample <= n; at += sample)
-                std::memcpy(to.data(), from.data() + at, sample);
+                std::memcpy(to, from + at, sample);
         });
         for (const bool synced : {false, true})
             row(

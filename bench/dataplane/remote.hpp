@@ -83,6 +83,10 @@ public:
             row(bytes, "one by one", fast_, refs, false);
             row(bytes, "in batches", fast_, refs, true);
             row(bytes, "in batches, verified", checked_, refs, true);
+            const std::vector<const SampleRef*> same(refs.size(), refs.back());
+            one_place_ = true;  // as ucx_perftest does
+            row(bytes, "one object, in batches", fast_, same, true);
+            one_place_ = false;
         }
     }
 
@@ -113,7 +117,8 @@ private:
     }
     NamedBuffer buffer(const SampleRef& ref, std::size_t i) {
         const auto& spec = ref.spec("x");
-        return {"x", {place(i, spec.size_bytes()).data(), spec.dtype, spec.shape}};
+        const auto at = one_place_ ? objects_of(spec.size_bytes()) - 1 : i;
+        return {"x", {place(at, spec.size_bytes()).data(), spec.dtype, spec.shape}};
     }
 
     void read_each(S& store, const std::vector<const SampleRef*>& refs) {
@@ -165,6 +170,7 @@ private:
     S fast_, checked_;
     Tensor arena_;
     std::shared_ptr<void> region_;
+    bool one_place_ = false;
     TensorView view_{};
 };
 

@@ -23,6 +23,7 @@ struct IngestOptions {
     std::optional<std::int64_t> vocab_size = {};  // V: refuse ids outside it
     std::optional<std::size_t> limit = {};        // take the first files only
     bool skip_bad = false;                        // leave bad files out instead of stopping
+    std::int64_t put_threads = 2;                 // that write into the store at once
     // The files themselves become the store's, without a copy: only their headers, ids and masks
     // are read, so NaN and damage in states are found when they are (CRCs), not here.
     bool link = false;
