@@ -36,10 +36,21 @@ private:
     OrderedJson run() override {
         options_.states = dtype_ == "keep" ? PackedStates::Keep : PackedStates::Fp8E4M3;
         options_.auth_token = store_.policy().auth_token;
-        if (manifest_out_.empty())
+        if (manifest_out_.empty()) {
             manifest_out_ = (std::filesystem::path(out_) / packed_manifest).string();
+            require_own_manifest();
+        }
         const auto samples = samples_of(store_, manifest_);
         return with_store(store_, [&](auto& store) { return pack_all(store, samples); });
+    }
+
+    /// The manifest that is written without being named replaces none of other samples.
+    void require_own_manifest() const {
+        if (!std::filesystem::exists(manifest_out_)) return;
+        for (const auto& ref : read_manifest(manifest_out_).refs)
+            if (!detail::ShardLocation::parse(ref.feature_store_uri))
+                throw ContractError("it names samples that are not packed, and would be replaced",
+                                    manifest_out_, "Use --manifest-out, or another --out");
     }
 
     template <class S>

@@ -5,6 +5,7 @@
 
 #include "eyas/ingest/scan.hpp"
 #include "eyas/store/local_files.hpp"
+#include "eyas/store/shared_directory.hpp"
 #include "tests/ingest/feature_directory.hpp"
 #include "tests/store/packed_samples.hpp"
 
@@ -92,16 +93,58 @@ TEST_CASE("a shard is as large as was asked for, and the same call gives the sam
     CHECK(tiny.shards == 30);  // a sample is never cut
 }
 
-TEST_CASE("a damaged shard is written again") {
+TEST_CASE("a file of a shard's name that is none, or damaged, is not written over") {
     const FeatureDirectory dir("pack_repair");
     PackSource source(3);
-    const auto a = pack(source.store, source.manifest, dir.path(), {.durable = false});
-    std::filesystem::resize_file(dir.path() / "shard-00000.safetensors", 700);
-    const auto b = pack(source.store, source.manifest, dir.path(), {.durable = false});
+    const auto shard = dir.path() / "shard-00000.safetensors";
+    const auto packed = [&] {
+        return pack(source.store, source.manifest, dir.path(), {.durable = false});
+    };
+    write_safetensors(shard, source.samples[0].tensors);
+    const auto foreign = read_text_file(shard);
+    CHECK_THROWS_WITH(packed(), Contains("shard-00000") && Contains("Remove it"));
+    CHECK(read_text_file(shard) == foreign);
+    std::filesystem::remove(shard);
+    const auto a = packed();
+    std::filesystem::resize_file(shard, 700);
+    CHECK_THROWS_AS(packed(), ContractError);
+    std::filesystem::remove(shard);
+    const auto b = packed();
     CHECK(b.reused == 0);
     CHECK(b.manifest == a.manifest);
     Store<PackedShards> store({.root = dir.path()});
     require_packed(store, b.manifest.refs[1], source.samples[1]);
+}
+
+TEST_CASE("samples are not packed beside the same samples as objects") {
+    const FeatureDirectory dir("pack_beside");
+    PackSource source(3);
+    Store<SharedDirectory> objects({.root = dir.path(), .store_id = "run"});
+    auto prototype = source.manifest.refs[1];
+    const auto ref =
+        objects.put({.sample_id = prototype.sample_id, .run_id = "run"}, source.samples[1].tensors);
+    CHECK_THROWS_WITH(pack(source.store, source.manifest, dir.path() / "run", {.durable = false}),
+                      Contains(prototype.sample_id) && Contains("hide"));
+    eyas::create_directories(dir.path() / "packed");
+    Store<PackedShards> beside({.root = dir.path() / "packed"});
+    beside.put({.sample_id = prototype.sample_id, .run_id = "run"}, source.samples[1].tensors);
+    CHECK_THROWS_AS(pack(source.store, source.manifest, dir.path() / "packed", {.durable = false}),
+                    ContractError);
+    CHECK(objects.view(objects.acquire(ref)).size() == 4);
+}
+
+TEST_CASE("files that were captured again are packed again") {
+    const FeatureDirectory dir("pack_again");
+    const auto packed = [&] {
+        Store<LocalFiles> store({.root = dir.path()});
+        return pack(store, scan_features(dir.path(), {.read_headers = false}),
+                    dir.path() / "packed", {.durable = false});
+    };
+    dir.add("0.ckpt", 1);
+    CHECK(packed().reused == 0);
+    CHECK(packed().reused == 1);
+    dir.add("0.ckpt", 2);  // the same path, other bytes
+    CHECK_THROWS_WITH(packed(), Contains("lie here"));
 }
 
 TEST_CASE("a directory with other shards, or with consumed samples, is left alone") {
@@ -153,4 +196,19 @@ TEST_CASE("a packed directory asks for the token that it was packed with") {
                     AuthenticationError);
     Store<PackedShards> store({.root = dir.path()}, {.auth_token = "secret"});
     require_packed(store, packed.manifest.refs[1], source.samples[1]);
+}
+
+TEST_CASE("a token that a packed directory does not get is told") {
+    const FeatureDirectory dir("pack_late_token");
+    PackSource source(2);
+    const auto again = [&](const std::string& token) {
+        return pack(source.store, source.manifest, dir.path(),
+                    {.durable = false, .auth_token = token});
+    };
+    again("");
+    CHECK_THROWS_WITH(again("secret"), Contains("without a token"));
+    std::filesystem::remove(dir.path() / "shard-00000.safetensors");
+    again("secret");
+    CHECK_THROWS_AS(again("other"), AuthenticationError);
+    CHECK(again("secret").reused == 1);
 }

@@ -47,6 +47,20 @@ TEST_CASE("training from packed shards ends with the same bits, whichever store 
     CHECK(server->wait() == 0);
 }
 
+TEST_CASE("packing does not replace the manifest of other samples unasked") {
+    const TinyJob job;
+    job.capture();
+    job.run(job.ingest());
+    const auto before = read_text_file(job.path("manifest.json"));
+    std::filesystem::create_directories(job.path("out"));
+    write_text_file(job.path("out/manifest.json"), before);
+    const auto words = pack_into(job, "out", job.disaggregated());
+    CHECK_THAT(job.run(words, 1)->errors(), Contains("would be replaced"));
+    CHECK(read_text_file(job.path("out/manifest.json")) == before);
+    job.run(pack_into(job, "out", job.disaggregated(), {"--manifest-out", job.path("m.json")}));
+    CHECK(read_text_file(job.path("out/manifest.json")) == before);
+}
+
 TEST_CASE("float8 shards train and are inspected; a damaged one is found") {
     const TinyJob job;
     job.capture();

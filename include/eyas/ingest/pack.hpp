@@ -3,17 +3,13 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
-#include <memory>
-#include <set>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "eyas/core/directory_lock.hpp"
-#include "eyas/ingest/pack_plan.hpp"
+#include "eyas/ingest/pack_place.hpp"
 #include "eyas/sample/manifest.hpp"
-#include "eyas/store/credential.hpp"
-#include "eyas/store/packed_shards.hpp"
 
 namespace eyas {
 
@@ -46,21 +42,23 @@ public:
           refs_(manifest.refs),
           dir_(std::filesystem::absolute(dir / "").lexically_normal().parent_path()),
           options_(options),
+          place_(dir_, options_),
           progress_(progress),
           lock_(dir_, "samples are being packed into it", "Let that end, or name another one") {}
 
     PackReport run() {
-        const auto plans =
-            plan_shards(refs_, options_, [&](const SampleRef& r) { return specs(r); });
-        refuse_others(plans);
+        const auto plans = plan_shards(
+            refs_, options_, [&](const SampleRef& r) { return specs(r); },
+            [&](const SampleRef& r) { return content(r); });
+        place_.require_free(refs_, plans);
         const auto temporaries = dir_ / ".eyas-packing";
         std::filesystem::remove_all(temporaries);  // what a killed call left
-        if (!options_.auth_token.empty()) protect();
+        if (!options_.auth_token.empty()) place_.protect();
         eyas::create_directories(temporaries);
         report_.manifest.refs.resize(refs_.size());
         for (std::size_t n = 0; n < plans.size(); ++n) {
-            const auto path = dir_ / PackedShard::file_name(n);
-            if (const auto there = finished(path, plans[n]))
+            const auto path = place_.path_of(n);
+            if (const auto there = place_.shard(n))  // of this very plan, or it had been refused
                 reuse(*there, plans[n]);
             else
                 write(path, temporaries, plans[n]);
@@ -80,42 +78,23 @@ private:
         return found;
     }
 
-    /// Shards of another pack are not written over, and consumed ones not made again.
-    void refuse_others(const std::vector<ShardPlan>& plans) const {
-        if (Tombstones(dir_, false).any())
-            throw ContractError("samples that were packed here have been consumed", dir_.string(),
-                                "Pack into an empty directory");
-        const auto here = ShardSet::names_in(dir_);
-        std::set<std::string> known;
-        for (std::size_t n = 0; n < plans.size(); ++n) {
-            known.insert(PackedShard::file_name(n));
-            const auto there = whole(dir_ / PackedShard::file_name(n));
-            if (there && there->index().plan() != plans[n].number) known.clear();
-            if (known.empty()) break;
+    /// What a ref stands for, beyond its name: of one whose URI or generation does not change with
+    /// its bytes, the sums of these.
+    std::uint64_t content(const SampleRef& ref) {
+        if (ref.generation() > 0 || ShardLocation::parse(ref.feature_store_uri)) return 0;
+        const auto lease = store_.acquire(ref);
+        const auto& object = store_.stored(lease);
+        std::string text;
+        for (const auto& t : object.tensors) {
+            text += t.name + spec_of(t).shape.text();
+            if (const auto crc = object.crcs.find(t.name); crc != object.crcs.end())
+                text += hex64(crc->second);
+            else if (const auto sum = object.checksums.find(t.name); sum != object.checksums.end())
+                text += hex64(sum->second);
+            else
+                text += hex64(xxh3(t.tensor.bytes()));
         }
-        if (!std::ranges::includes(known, here))
-            throw ContractError("shards of other samples, or packed in another way, lie here",
-                                dir_.string(), "Pack into an empty directory");
-    }
-
-    /// A shard that can be opened; a damaged one is written again.
-    static std::unique_ptr<PackedShard> whole(const std::filesystem::path& path) {
-        try {
-            return std::make_unique<PackedShard>(path);
-        } catch (const DataError&) {
-            return nullptr;
-        }
-    }
-    static std::unique_ptr<PackedShard> finished(const std::filesystem::path& path,
-                                                 const ShardPlan& plan) {
-        auto shard = whole(path);
-        return shard && shard->index().plan() == plan.number ? std::move(shard) : nullptr;
-    }
-
-    void protect() const {
-        PackedShards place({.root = dir_, .durable = options_.durable});
-        if (!place.credential_record())
-            place.set_credential_record(make_credential_record(options_.auth_token));
+        return xxh3(std::as_bytes(std::span(text.data(), text.size())));
     }
 
     void reuse(const PackedShard& shard, const ShardPlan& plan) {
@@ -208,6 +187,7 @@ private:
     const std::vector<SampleRef>& refs_;
     std::filesystem::path dir_;
     PackOptions options_;
+    PackPlace place_;
     const OnProgress& progress_;
     DirectoryLock lock_;
     std::uint64_t written_ = 0;
@@ -223,10 +203,11 @@ private:
 /// the same call, which takes the shards that are finished and writes the others.
 ///
 /// `progress` runs on the calling thread after each sample; what it throws ends the call cleanly.
-/// Throws ContractError where DIR holds shards of other samples or of other options, or samples of
-/// it were consumed; ResourceError where another call is packing into it or the disk refuses;
-/// DataError for a sample that is not valid; what the store throws. `S` offers acquire() and view()
-/// as Store<Backend> does.
+/// Throws ContractError where DIR holds shards of other samples or of other options, a file of a
+/// shard's name that cannot be read, objects of the same samples, or samples of it were consumed;
+/// ResourceError where another call is packing into it or the disk refuses; DataError for a sample
+/// that is not valid; AuthenticationError for another token than the directory's; what the store
+/// throws. `S` offers acquire(), view() and stored() as Store<Backend> does.
 template <class S>
 PackReport pack(S& store, const Manifest& manifest, const std::filesystem::path& dir,
                 const PackOptions& options = {},

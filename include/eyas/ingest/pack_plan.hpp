@@ -78,19 +78,21 @@ struct ShardPlan {
     std::uint64_t number = 0;  // of what is packed and how: PackIndex::plan()
 };
 
-inline std::uint64_t plan_number(std::span<const SampleRef> refs, const PackOptions& o) {
+template <class C>
+std::uint64_t plan_number(std::span<const SampleRef> refs, const PackOptions& o, const C& content) {
     std::string text = std::to_string(static_cast<int>(o.states)) + (o.keep_padding ? "p" : "");
     for (const auto& r : refs)
-        text +=
-            "\n" + r.sample_id + "\t" + r.feature_store_uri + "\t" + std::to_string(r.generation());
+        text += "\n" + r.sample_id + "\t" + r.feature_store_uri + "\t" +
+                std::to_string(r.generation()) + "\t" + hex64(content(r));
     return xxh3(std::as_bytes(std::span(text.data(), text.size())));
 }
 
-/// `specs(ref)` gives a ref's feature specs. Throws DataError for a ref that is no EAGLE3 sample,
+/// `specs(ref)` gives a ref's feature specs, `content(ref)` a number that changes with its bytes
+/// where URI and generation do not. Throws DataError for a ref that is no EAGLE3 sample,
 /// ContractError for an id that is too long.
-template <class F>
+template <class F, class C>
 std::vector<ShardPlan> plan_shards(std::span<const SampleRef> refs, const PackOptions& o,
-                                   const F& specs) {
+                                   const F& specs, const C& content) {
     constexpr std::uint64_t most_header = 64'000'000;  // the format allows 100 million
     std::vector<ShardPlan> plans;
     std::uint64_t bytes = 0;
@@ -122,7 +124,8 @@ std::vector<ShardPlan> plan_shards(std::span<const SampleRef> refs, const PackOp
         plans.back().room = room;
         plans.back().last = i + 1;
     }
-    for (auto& p : plans) p.number = plan_number(refs.subspan(p.first, p.last - p.first), o);
+    for (auto& p : plans)
+        p.number = plan_number(refs.subspan(p.first, p.last - p.first), o, content);
     return plans;
 }
 
