@@ -48,7 +48,7 @@ private:
     void require_own_manifest() const {
         if (!std::filesystem::exists(manifest_out_)) return;
         for (const auto& ref : read_manifest(manifest_out_).refs)
-            if (!detail::ShardLocation::parse(ref.feature_store_uri))
+            if (!eyas::detail::ShardLocation::parse(ref.feature_store_uri))
                 throw ContractError("it names samples that are not packed, and would be replaced",
                                     manifest_out_, "Use --manifest-out, or another --out");
     }
