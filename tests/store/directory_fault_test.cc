@@ -162,3 +162,18 @@ TEST_CASE("a temporary that another process swept too early is a typed error, an
     REQUIRE(refused > 0);
     REQUIRE(store.health().resident_objects <= 1);
 }
+
+TEST_CASE("names that only look like an object's are left alone, and remove nothing") {
+    test::Scratch dir;
+    const SharedDirectory::Options place{.root = dir.path(), .files = {.durable = false}};
+    const auto ref = Store<SharedDirectory>(place).put(prototype("ab"), Sample(1).features());
+    const std::vector<std::string> strays{"%61b.g2.safetensors",  // "ab" as it is never spelled
+                                          "a b.g1.ckpt", "ab.g02.safetensors",
+                                          std::string(201, 'a') + ".g3.ckpt"};
+    for (const auto& name : strays) write_text_file(dir.path() / "eyas" / name, "stray");
+    Store<SharedDirectory> store(place);
+    REQUIRE(store.health().resident_objects == 1);
+    conformance::require_content(store, ref, Sample(1));
+    REQUIRE(store.put(prototype("ab"), Sample(2).features()).generation() == 2);
+    for (const auto& name : strays) REQUIRE(read_text_file(dir.path() / "eyas" / name) == "stray");
+}

@@ -33,7 +33,7 @@ struct ObjectName {
         return encode_file_name(sample) + ".g" + std::to_string(generation) + suffix;
     }
 
-    /// Nothing for names of another form.
+    /// Nothing for names that text() does not make, such as other spellings of the same id.
     static std::optional<ObjectName> parse(std::string_view name) {
         for (std::string_view suffix : {".safetensors", ".ckpt"}) {
             if (!name.ends_with(suffix)) continue;
@@ -49,10 +49,10 @@ struct ObjectName {
                 return std::nullopt;
             try {
                 n.sample = decode_file_name(stem.substr(0, dot));
-            } catch (const DataError&) {
+                return n.text() == name ? std::optional(n) : std::nullopt;
+            } catch (const Error&) {  // not encoded, or longer than an encoded id
                 return std::nullopt;
             }
-            return n;
         }
         return std::nullopt;
     }
