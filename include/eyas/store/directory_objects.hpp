@@ -156,11 +156,7 @@ public:
         return all;
     }
 
-    Usage usage() {
-        Usage u;
-        for (const auto& o : objects()) ++u.objects, u.bytes += o.bytes;
-        return u;
-    }
+    Usage usage() { return usage_of(objects()); }
 
     std::optional<std::string> credential_record() const {
         const auto path = dir_ / credential_name;

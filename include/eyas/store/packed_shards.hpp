@@ -61,15 +61,10 @@ public:
             put_objects().erase(key);
     }
     std::vector<ObjectInfo> objects() {
-        auto all = has_objects() ? put_objects().objects() : std::vector<ObjectInfo>{};
-        for (auto& o : shards_.objects(shard_names())) all.push_back(std::move(o));
-        return all;
+        return shards_.objects(shard_names(),
+                               has_objects() ? put_objects().objects() : std::vector<ObjectInfo>{});
     }
-    Usage usage() {
-        Usage u;
-        for (const auto& o : objects()) ++u.objects, u.bytes += o.bytes;
-        return u;
-    }
+    Usage usage() { return detail::usage_of(objects()); }
     std::string uri(const ObjectKey& key) const {
         return "packed://" + (root_ / encode_file_name(key.sample)).string();
     }
