@@ -88,11 +88,8 @@ private:
 
     /// Whether a ref's URI is that of an object here, by whatever way to this directory.
     bool names(const std::string& location, const ObjectKey& key) const {
-        const auto place = [](std::string_view uri) {
-            return std::filesystem::weakly_canonical(
-                uri.substr(std::min(uri.size(), prefix.size())));
-        };
-        return location.starts_with(prefix) && place(location) == place(uri(key));
+        return location.starts_with(prefix) &&
+               detail::same_place(location.substr(prefix.size()), uri(key).substr(prefix.size()));
     }
 
     /// The file of a file:// URI, which must lie under the root (or be it).

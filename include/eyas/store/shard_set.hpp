@@ -2,6 +2,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
@@ -142,10 +143,12 @@ private:
                             "Open the store that the manifest names");
     }
 
-    /// The shard that has this name now; null where there is none.
+    /// The shard that has this name now; null where there is none. Throws ResourceError where that
+    /// cannot be told.
     std::shared_ptr<const PackedShard> current(const std::string& name) {
         struct stat st {};
         if (::stat((dir_ / name).c_str(), &st) != 0) {
+            if (errno != ENOENT && errno != ENOTDIR) throw_errno("cannot stat", dir_ / name);
             mapped_.erase(name);
             return nullptr;
         }

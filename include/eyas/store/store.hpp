@@ -214,9 +214,10 @@ public:
         core_->authenticate();
         std::size_t freed = 0;
         for (const auto& o : core_->backend.objects()) {
-            if (o.age_seconds <= static_cast<double>(max_age.count()) || !core_->leases.kill(o.key))
+            const auto key = detail::held_key(o.key);
+            if (o.age_seconds <= static_cast<double>(max_age.count()) || !core_->leases.kill(key))
                 continue;
-            core_->remove(o.key);
+            core_->remove(key);
             ++freed;
         }
         core_->count.collected += freed;
