@@ -182,28 +182,7 @@ public:
         objects_[{n.sample, n.generation}] = {n.suffix, bytes, published};
     }
 
-    static constexpr const char* lock_name = ".eyas-lock";
-
-private:
-    std::filesystem::path path() const { return dir_ / lock_name; }
-    Objects::iterator drop(Objects::iterator it) {
-        std::error_code error;
-        std::filesystem::remove(path_of(*it), error);
-        if (error) remains_.insert(*it);
-        return objects_.erase(it);
-    }
-
-    std::pair<std::int64_t, std::int64_t> modified() const {
-        struct stat st {};
-        if (::stat(dir_.c_str(), &st) != 0) throw_errno("cannot stat", dir_);
-        return {st.st_mtim.tv_sec, st.st_mtim.tv_nsec};
-    }
-
-    struct Counters {
-        std::uint64_t changes = 0;  // of the directory
-        std::uint64_t retired = 0;  // the highest generation of an erased object
-    };
-
+    /// Looks at the directory again, under its lock. ResourceError when it cannot be listed.
     void list() {
         known_ = false;
         ++listings_;
@@ -235,6 +214,28 @@ private:
         drop_superseded();
         known_ = true;
     }
+
+    static constexpr const char* lock_name = ".eyas-lock";
+
+private:
+    std::filesystem::path path() const { return dir_ / lock_name; }
+    Objects::iterator drop(Objects::iterator it) {
+        std::error_code error;
+        std::filesystem::remove(path_of(*it), error);
+        if (error) remains_.insert(*it);
+        return objects_.erase(it);
+    }
+
+    std::pair<std::int64_t, std::int64_t> modified() const {
+        struct stat st {};
+        if (::stat(dir_.c_str(), &st) != 0) throw_errno("cannot stat", dir_);
+        return {st.st_mtim.tv_sec, st.st_mtim.tv_nsec};
+    }
+
+    struct Counters {
+        std::uint64_t changes = 0;  // of the directory
+        std::uint64_t retired = 0;  // the highest generation of an erased object
+    };
 
     /// Older generations, which a writer that was killed left behind, are no objects.
     void drop_superseded() {
