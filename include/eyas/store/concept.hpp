@@ -98,7 +98,8 @@ concept StoreBackend = std::constructible_from<B, typename B::Options> &&
     // (crcs) to whoever reads. StaleReferenceError when this generation is gone, DataError when its
     // bytes are bad.
     { b.open(key, verify) } -> std::same_as<StoredObject>;
-    // Removes an object; no error when there is none. ResourceError when it cannot be removed now.
+    // Removes an object; no error when there is none. ResourceError when it cannot be removed now,
+    // ContractError where such objects are never removed.
     b.erase(key);
     { b.objects() } -> std::same_as<std::vector<ObjectInfo>>;
     { b.usage() } -> std::same_as<Usage>;

@@ -46,7 +46,11 @@ public:
         return detail::DirectoryObjects::open_torch(checked_path(key), verify);
     }
     void erase(const ObjectKey& key) {
-        if (key.generation > 0 && has_objects()) put_objects().erase(key);
+        if (key.generation == 0)
+            throw ContractError("feature files where they lie are never removed",
+                                "sample '" + key.sample + "', store " + root_.string(),
+                                "Do without consume-once, or ingest them into a store");
+        if (has_objects()) put_objects().erase(key);
     }
     std::vector<ObjectInfo> objects() {
         return has_objects() ? put_objects().objects() : std::vector<ObjectInfo>{};

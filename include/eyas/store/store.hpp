@@ -202,7 +202,7 @@ public:
 
     /// The same without a lease and without opening it: with consume-once the sample is freed when
     /// nobody here holds it (any more). True where it is gone; false where it is retained, held, or
-    /// its removal pending.
+    /// its removal pending. Throws ContractError for one that its place never removes.
     bool consume(const SampleRef& ref) {
         if (core_->policy.retain_on_release) return false;
         core_->authenticate();
