@@ -8,12 +8,11 @@
 #include "eyas/format/safetensors.hpp"
 #include "eyas/format/torch_file.hpp"
 #include "eyas/ingest/scan.hpp"
-#include "eyas/ingest/validate.hpp"
 #include "eyas/ledger/ledger.hpp"
 #include "eyas/sample/manifest.hpp"
 #include "eyas/sample/stream_reader.hpp"
 #include "eyas/sample/vocab_map_io.hpp"
-#include "eyas/store/packed_shard.hpp"
+#include "inspect_samples.hpp"
 
 namespace eyas::cli {
 
@@ -87,22 +86,9 @@ private:
         return with_tensors(kind, f.tensors(), about);
     }
 
-    /// What a directory's files hold, all of it together.
-    struct Found {
-        std::int64_t samples = 0, tokens = 0, supervised = 0;
-
-        void add(std::span<const NamedTensor> tensors, const std::string& where) {
-            tokens += validate_sample(tensors, {}, where).rows;
-            for (const auto& t : tensors)
-                if (t.name == feature::loss_mask)
-                    for (const auto m : t.tensor.as<std::int64_t>()) supervised += m;
-            ++samples;
-        }
-    };
-
     /// Feature files or a store: every file is read with its checksums.
     OrderedJson samples(const std::filesystem::path& p) const {
-        Found found;
+        FoundSamples found;
         std::int64_t good = 0;
         std::uintmax_t bytes = 0;
         OrderedJson bad = OrderedJson::array();
@@ -139,38 +125,6 @@ private:
                 {"size", bytes_text(static_cast<double>(bytes))}};
     }
 
-    static void look_into(const std::filesystem::path& f, Found& found) {
-        if (eyas::detail::PackedShard::is_file_name(f.filename().string()))
-            shard(f, found);
-        else if (f.extension() == ".safetensors")
-            found.add(SafetensorsFile(f).tensors(), f.string());
-        else
-            found.add(TorchFile(f).tensors(), f.string());
-    }
-
-    /// Every sample with its checksums, and whether the JSON header says what the index says.
-    static eyas::detail::PackedShard shard(const std::filesystem::path& f, Found& found) {
-        eyas::detail::PackedShard packed(f);
-        const SafetensorsFile file(f);
-        for (std::size_t i = 0; i < packed.index().size(); ++i) {
-            const auto id = std::string(packed.index().id(i));
-            const auto object = packed.open(i, true);
-            for (const auto& t : object.tensors)
-                if (const auto sum = object.checksums.find(t.name);
-                    sum != object.checksums.end() && xxh3(t.tensor.bytes()) != sum->second)
-                    throw DataError("checksum of '" + id + "/" + t.name + "' differs", f.string(),
-                                    "Pack the samples again; check the disk");
-            for (const auto& feature : packed.index().at(i).features)
-                if (static_cast<std::uint64_t>(file.at(id + "/" + feature.name).data -
-                                               file.at(packed.index_name).data) !=
-                    feature.data.offset)
-                    throw DataError("header and index differ on '" + id + "'", f.string(),
-                                    "Pack the samples again");
-            found.add(object.tensors, f.string() + ": " + id);
-        }
-        return packed;
-    }
-
     OrderedJson file(const std::filesystem::path& p) const {
         const auto name = p.filename().string();
         if (p.extension() == ".json") return json_file(p);
@@ -182,14 +136,17 @@ private:
             throw DataError(
                 "not a kind of file that eyas knows", path_,
                 "Name a .ckpt, .ckpt.gz, .pt, .safetensors, .json, .jsonl or .sqlite file");
-        return safetensors ? tensor_file(SafetensorsFile(p), p) : tensor_file(TorchFile(p), p);
+        if (!safetensors) return tensor_file(TorchFile(p), p);
+        const SafetensorsFile f(p);
+        require_checksums(f);
+        return tensor_file(f, p);
     }
 
     template <class F>
     OrderedJson tensor_file(const F& f, const std::filesystem::path& p) const {
         if (f.contains(eyas::detail::PackedShard::index_name)) {
-            Found found;
-            const auto packed = shard(p, found);
+            FoundSamples found;
+            const auto packed = look_into_shard(p, found);
             std::uint64_t encoded = 0;
             for (std::size_t i = 0; i < packed.index().size(); ++i)
                 for (const auto& t : packed.index().at(i).features)
@@ -203,7 +160,7 @@ private:
                                  {"size", bytes_text(static_cast<double>(f.bytes().size()))}});
         }
         if (f.contains(feature::aux_hidden_state)) {
-            Found found;
+            FoundSamples found;
             found.add(f.tensors(), p.string());
             const auto states = f.at(feature::hidden_state);
             return with_tensors("EAGLE3 sample, good", f.tensors(),

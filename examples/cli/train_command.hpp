@@ -105,6 +105,7 @@ private:
         const auto map = draft_.map_for(config);
         if (follow_) return follow(config, map);
         const auto manifest = samples_of(store_, manifest_);
+        if (store_.consume_once) require_removable(manifest);
         return draft_.with_model(config, map, [&](auto& model) {
             return with_store(store_, [&](auto& store) {
                 return train(store, manifest, std::to_string(manifest.refs.size()), model);
@@ -122,6 +123,15 @@ private:
             return with_store(
                 store_, [&](auto& store) { return train(store, stream, "a stream of", model); });
         });
+    }
+
+    /// Whatever store or pool they are read through.
+    static void require_removable(const Manifest& manifest) {
+        for (const auto& ref : manifest.refs)
+            if (ref.generation() == 0 && !eyas::detail::ShardLocation::parse(ref.feature_store_uri))
+                throw ContractError("feature files where they lie are never removed",
+                                    "sample '" + ref.sample_id + "', " + ref.feature_store_uri,
+                                    "Leave out --consume-once, or ingest them into a store");
     }
 
     bool wait_for_producer() const {

@@ -31,14 +31,19 @@ TEST_CASE("an atomic file appears at commit and not before") {
     }
 }
 
-TEST_CASE("commit_as takes the name that is known only at the end") {
+TEST_CASE("commit_new takes a free name that is known only at the end, and no other") {
     const test::Scratch scratch;
     AtomicFile f(scratch.path() / "pending");
     f.write("x");
-    f.commit_as(scratch.path() / "b");
+    write_text_file(scratch.path() / "a", "another's");
+    REQUIRE_FALSE(f.commit_new(scratch.path() / "a"));
+    CHECK(read_text_file(scratch.path() / "a") == "another's");
+    std::filesystem::create_symlink("nowhere", scratch.path() / "c");
+    REQUIRE_FALSE(f.commit_new(scratch.path() / "c"));
+    REQUIRE(f.commit_new(scratch.path() / "b"));
     CHECK(f.path() == scratch.path() / "b");
     CHECK(read_text_file(scratch.path() / "b") == "x");
-    CHECK(entries(scratch.path()) == 1);
+    CHECK(entries(scratch.path()) == 3);
 }
 
 TEST_CASE("two writers of one name do not disturb each other: the last commit stays") {

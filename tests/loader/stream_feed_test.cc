@@ -1,4 +1,7 @@
+#include <sys/resource.h>
+
 #include <catch2/catch.hpp>
+#include <future>
 #include <thread>
 
 #include "eyas/loader/loader.hpp"
@@ -183,6 +186,63 @@ TEST_CASE("a loader that waits is destroyed at once") {
     stream.open();
     Loader loader(p.store, stream, in_order(1, 4, 3));
     loader.next();  // its threads wait now
+}
+
+TEST_CASE("who waits for another's look at the stream is stopped all the same") {
+    Producer p;
+    FollowedStream stream(p.path);
+    stream.open();
+    std::atomic<bool> never = false, stop = false;
+    auto reads = std::async(std::launch::async, [&] { return stream.await(1, never); });
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    auto waits = std::async(std::launch::async, [&] { return stream.await(1, stop); });
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    stop = true;
+    CHECK(waits.wait_for(std::chrono::seconds(20)) == std::future_status::ready);  // not for ever
+    p.tell(1);
+    CHECK(reads.get() == FollowedStream::Await::There);
+    CHECK(waits.get() == FollowedStream::Await::Stopped);
+}
+
+TEST_CASE("refs that came before a look failed are not lost") {
+    Producer p;
+    FollowedStream stream(p.path, {.wait = std::chrono::milliseconds(2000)});
+    stream.open();
+    // The number of files that may be open drops to none and rises again, all the time: some looks
+    // fail at once, some after lines were taken.
+    rlimit usual{};
+    REQUIRE(::getrlimit(RLIMIT_NOFILE, &usual) == 0);
+    const rlimit none{0, usual.rlim_max};
+    std::atomic<bool> over = false;
+    std::thread trouble([&] {
+        while (!over) {
+            ::setrlimit(RLIMIT_NOFILE, &none);
+            ::setrlimit(RLIMIT_NOFILE, &usual);
+        }
+    });
+    const std::atomic<bool> stop = false;
+    std::size_t failed = 0, got = 0;
+    std::string ended;
+    for (std::size_t n = 1; n <= 500 && ended.empty(); ++n) {
+        p.tell(1);
+        int tries = 0;
+        for (bool there = false; !there && ended.empty();) try {
+                there = stream.await(n, stop) == FollowedStream::Await::There;
+                got = n;
+            } catch (const ResourceError&) {
+                ++failed;
+                if (++tries > 1000) over = true;  // a lost one would never come
+            } catch (const Error& e) {
+                ended = e.what();
+            }
+    }
+    over = true;
+    trouble.join();
+    ::setrlimit(RLIMIT_NOFILE, &usual);
+    CHECK(ended == "");
+    REQUIRE(got == 500);
+    CHECK(failed > 0);
+    for (std::size_t i = 0; i < got; ++i) REQUIRE(stream[i].sample_id == "s:" + std::to_string(i));
 }
 
 TEST_CASE("acknowledgement follows the stream, also after a resume") {

@@ -106,6 +106,23 @@ TEST_CASE("a run goes on in another store, but not with other data") {
     CHECK(weights(second) == weights(whole));
 }
 
+namespace {
+/// A store whose place does not let go of what was consumed.
+struct Stuck : test::FakeStore {
+    void drain() {
+        if (!released.empty()) throw ResourceError("removals are pending", released[0], "Look");
+    }
+};
+}  // namespace
+
+TEST_CASE("a run that ends with consumed samples that cannot be removed says so") {
+    Stuck store;
+    Model m;
+    Pipeline pipeline(store, fill(store, 4, 1), m, options());
+    CHECK_THROWS_AS(pipeline.run(), ResourceError);
+    CHECK(pipeline.trainer().step() == 6);
+}
+
 TEST_CASE("held-out figures improve and cover every sample") {
     Near store;
     Model m;

@@ -1,5 +1,6 @@
 #include <catch2/catch.hpp>
 
+#include "eyas/format/safetensors.hpp"
 #include "tests/programs/tiny_job.hpp"
 
 using namespace eyas;
@@ -74,6 +75,27 @@ TEST_CASE("float8 shards train and are inspected; a damaged one is found") {
     bytes[bytes.size() / 2] = static_cast<char>(bytes[bytes.size() / 2] ^ 1);
     write_text_file(shard, bytes);
     CHECK_THAT(job.run({"inspect", shard}, 1)->errors(), Contains("checksum"));
+}
+
+TEST_CASE("a bit that flipped in a stored object is found, in the store and in the file alone") {
+    const TinyJob job;
+    job.capture();
+    job.run(job.ingest());
+    CHECK_THAT(job.run({"inspect", job.path("store")})->output(), Contains("all of them good"));
+    std::filesystem::path object;
+    for (const auto& e : std::filesystem::recursive_directory_iterator(job.path("store")))
+        if (e.path().extension() == ".safetensors") object = e.path();
+    auto bytes = read_text_file(object);
+    const SafetensorsFile file(object);
+    const auto at = static_cast<std::size_t>(
+        file.at("hidden_state").data - reinterpret_cast<const std::byte*>(file.bytes().data()));
+    bytes[at] = static_cast<char>(bytes[at] ^ 1);  // the lowest bit of a number: still a number
+    write_text_file(object, bytes);
+    for (const auto& what : {job.path("store"), object.string()}) {
+        const auto p = job.run({"inspect", what}, 1);
+        CHECK_THAT(p->output() + p->errors(),
+                   Contains(object.string()) && Contains("checksum of 'hidden_state' differs"));
+    }
 }
 
 TEST_CASE("training from linked files ends with the same bits") {

@@ -1,4 +1,5 @@
 // What directories do when files cannot go, nothing may be written, or two come first.
+#include <fcntl.h>
 #include <linux/capability.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -161,4 +162,52 @@ TEST_CASE("a temporary that another process swept too early is a typed error, an
         }
     REQUIRE(refused > 0);
     REQUIRE(store.health().resident_objects <= 1);
+}
+
+TEST_CASE("names that only look like an object's are left alone, and remove nothing") {
+    test::Scratch dir;
+    const SharedDirectory::Options place{.root = dir.path(), .files = {.durable = false}};
+    const auto ref = Store<SharedDirectory>(place).put(prototype("ab"), Sample(1).features());
+    const std::vector<std::string> strays{"%61b.g2.safetensors",  // "ab" as it is never spelled
+                                          "a b.g1.ckpt", "ab.g02.safetensors",
+                                          std::string(201, 'a') + ".g3.ckpt"};
+    for (const auto& name : strays) write_text_file(dir.path() / "eyas" / name, "stray");
+    Store<SharedDirectory> store(place);
+    REQUIRE(store.health().resident_objects == 1);
+    conformance::require_content(store, ref, Sample(1));
+    REQUIRE(store.put(prototype("ab"), Sample(2).features()).generation() == 2);
+    for (const auto& name : strays) REQUIRE(read_text_file(dir.path() / "eyas" / name) == "stray");
+}
+
+TEST_CASE("a file that another program made under the next name is not replaced") {
+    test::Scratch dir;
+    const auto files = dir.path() / "eyas";
+    const SharedDirectory::Options place{.root = dir.path(), .files = {.durable = false}};
+    Store<SharedDirectory> store(place);
+    const auto foreign = store.put(prototype("foreign"), Sample(1).features());
+    struct stat before {};
+    const auto unnoticed = [&](const auto& change) {  // within one tick of the directory's time
+        REQUIRE(::stat(files.c_str(), &before) == 0);
+        change();
+        const timespec times[] = {before.st_atim, before.st_mtim};
+        REQUIRE(::utimensat(AT_FDCWD, files.c_str(), times, 0) == 0);
+    };
+    const auto make = [&](const std::string& name) {
+        std::filesystem::copy_file(files / "foreign.g1.safetensors", files / name);
+        std::filesystem::create_hard_link(files / name, dir.path() / name);
+    };
+    unnoticed([&] { make("a.g1.safetensors"); });
+    const auto put = store.put(prototype("a"), Sample(2).features());
+    REQUIRE(put.generation() == 2);
+    conformance::require_content(store, put, Sample(2));
+    auto first = put;
+    first.metadata["generation"] = 1;
+    REQUIRE_THROWS_AS(store.acquire(first), StaleReferenceError);  // never other bytes
+    REQUIRE(read_text_file(dir.path() / "a.g1.safetensors") ==
+            read_text_file(files / "foreign.g1.safetensors"));
+    // Also where it is nothing that could be listed.
+    unnoticed([&] { std::filesystem::create_symlink("nowhere", files / "b.g1.safetensors"); });
+    REQUIRE(store.put(prototype("b"), Sample(3).features()).generation() == 2);
+    conformance::require_content(store, foreign, Sample(1));
+    REQUIRE(store.health().resident_objects == 3);
 }

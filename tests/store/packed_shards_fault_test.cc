@@ -5,6 +5,7 @@
 #include <random>
 
 #include "eyas/store/local_files.hpp"
+#include "eyas/store/shared_directory.hpp"
 #include "scratch.hpp"
 #include "tests/store/packed_samples.hpp"
 
@@ -210,4 +211,39 @@ TEST_CASE("packing that is killed leaves whole shards, and the next call goes on
     Store<LocalFiles> store({.root = place});
     for (std::size_t i = 0; i < 40; ++i)
         require_packed(store, report.manifest.refs[i], source.samples[i]);
+}
+
+TEST_CASE("a shard that cannot be read hides its own samples and nothing else") {
+    const OneShard s;
+    const auto& refs = s.manifest.refs;
+    const auto bad = s.dir.path() / "shard-00001.safetensors";
+    SECTION("it is no shard") { write_text_file(bad, "not a shard, by far"); }
+    SECTION("it is cut short") { write_text_file(bad, s.good.substr(0, s.good.size() / 2)); }
+    SECTION("it is no file") { std::filesystem::create_directories(bad / "kept"); }
+    SECTION("nobody can tell what it is") { std::filesystem::create_symlink(bad, bad); }
+    const auto check = [&](auto& store, std::size_t i) {
+        const auto fresh = store.put({.sample_id = refs[i].sample_id, .run_id = "put"},
+                                     s.source.samples[i].tensors);
+        require_packed(store, fresh, s.source.samples[i]);
+        REQUIRE_THROWS_AS(store.acquire(refs[i]), StaleReferenceError);
+        require_packed(store, refs[3], s.source.samples[3]);
+        REQUIRE(store.backend().usage().objects == store.health().resident_objects);
+        auto lost = refs[3];
+        lost.feature_store_uri = "file://" + bad.string();
+        try {
+            store.acquire(lost);
+            FAIL("an unreadable shard was opened");
+        } catch (const StaleReferenceError&) {
+            FAIL("it is called gone");
+        } catch (const Error&) {
+        }
+    };
+    Store<PackedShards> own({.root = s.dir.path()});
+    check(own, 0);
+    REQUIRE(own.health().resident_objects == 4);
+    Store<SharedDirectory> shared(
+        {.root = s.dir.path().parent_path(), .store_id = s.dir.path().filename().string()});
+    check(shared, 1);
+    REQUIRE(shared.health().resident_objects == 3);  // those put beside it are another store's
+    REQUIRE(shared.collect(std::chrono::seconds(-1)) == 3);
 }

@@ -228,6 +228,46 @@ TEST_CASE("a ref never comes to mean a shard that was packed later") {
     require_packed(store, fresh.refs[0], other.samples[0]);
 }
 
+TEST_CASE("an object is one, however refs spell the way to it") {
+    test::Scratch dir;
+    PackSource source(3);
+    const auto root = dir.path() / "eyas";
+    const auto packed = pack(source.store, source.manifest, root, {.durable = false});
+    const auto link = dir.path() / "link";
+    std::filesystem::create_directory_symlink(root, link);
+    const auto& ref = packed.manifest.refs[1];
+    auto other = ref;  // as a machine spells it that has mounted the directory elsewhere
+    other.feature_store_uri = "file://" + (link / "shard-00000.safetensors").string() +
+                              ref.feature_store_uri.substr(ref.feature_store_uri.rfind('#'));
+    const auto check = [&](auto& store) {
+        auto lease = store.acquire(other);
+        REQUIRE(store.collect(std::chrono::seconds(-1)) == 2);
+        REQUIRE_FALSE(store.consume(ref));  // held
+        REQUIRE(store.health().pending_removals == 0);
+        require_packed(store, ref, source.samples[1]);
+        store.release(std::move(lease));
+        REQUIRE_THROWS_AS(store.acquire(ref), StaleReferenceError);
+        REQUIRE_THROWS_AS(store.acquire(other), StaleReferenceError);
+        REQUIRE(shards_in(root) == 0);
+    };
+    SECTION("packed:") {
+        Store<PackedShards> store(place(root), {.retain_on_release = false});
+        const auto put = store.put(conformance::prototype("p"), conformance::Sample(7).features());
+        Store<PackedShards> linked(place(link));
+        conformance::require_content(linked, put, conformance::Sample(7));
+        auto foreign = put;
+        foreign.feature_store_uri = "packed://" + (dir.path() / "p").string();
+        REQUIRE_THROWS_AS(linked.acquire(foreign), ContractError);
+        store.release(store.acquire(put));
+        check(store);
+    }
+    SECTION("disagg:") {
+        Store<SharedDirectory> store({.root = dir.path(), .files = {.durable = false}},
+                                     {.retain_on_release = false});
+        check(store);
+    }
+}
+
 TEST_CASE("shards are found under whatever name a machine has for their directory") {
     test::Scratch dir;
     PackSource source(3);

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstdint>
+#include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <memory>
@@ -64,6 +65,21 @@ inline bool lies_on_network(int fd) {
 inline void sync_directory(const std::filesystem::path& dir) {
     Fd d(::open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (!d || ::fsync(d.get()) != 0) throw_errno("cannot sync directory", dir);
+}
+/// Renames where nothing has the new name; false where something has it.
+inline bool rename_new(const std::filesystem::path& from, const std::filesystem::path& to) {
+    if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE) == 0)
+        return true;
+    if (errno == EEXIST) return false;
+    if (errno != EINVAL && errno != ENOSYS) throw_errno("cannot rename to", to);
+    if (::link(from.c_str(), to.c_str()) == 0) {  // as on NFS, which does not know the flag
+        ::unlink(from.c_str());
+        return true;
+    }
+    if (errno == EEXIST || std::filesystem::exists(std::filesystem::symlink_status(to)))
+        return false;
+    if (::rename(from.c_str(), to.c_str()) != 0) throw_errno("cannot rename to", to);
+    return true;  // a file system that knows neither: what comes in between is replaced
 }
 }  // namespace detail
 
@@ -157,10 +173,14 @@ public:
         }
     }
 
-    /// commit() under another name in the same directory, chosen only now.
-    void commit_as(std::filesystem::path path) {
-        path_ = std::move(path);
-        commit();
+    /// commit() under another name on the same file system, chosen only now, that nothing has yet:
+    /// false where something has it, and nothing has changed then.
+    bool commit_new(const std::filesystem::path& path) {
+        sync();
+        if (!detail::rename_new(temporary_, path)) return false;
+        path_ = path;
+        appeared();
+        return true;
     }
 
     /// Makes the bytes durable early, so that commit() has little left to do.
@@ -169,11 +189,10 @@ public:
     }
 
     void commit() {
-        if (durable_ && ::fsync(fd_.get()) != 0) detail::throw_errno("cannot sync", path_);
+        sync();
         if (::rename(temporary_.c_str(), path_.c_str()) != 0)
             detail::throw_errno("cannot rename to", path_);
-        committed_ = true;
-        if (durable_) detail::sync_directory(path_.has_parent_path() ? path_.parent_path() : ".");
+        appeared();
     }
 
     /// The name that the bytes have until commit().
@@ -183,6 +202,11 @@ public:
     std::uint64_t bytes() const { return written_; }  // so far
 
 private:
+    void appeared() {
+        committed_ = true;
+        if (durable_) detail::sync_directory(path_.has_parent_path() ? path_.parent_path() : ".");
+    }
+
     std::filesystem::path path_, temporary_;
     std::uint64_t written_ = 0;
     detail::Fd fd_;

@@ -6,6 +6,7 @@
 #include <exception>
 #include <filesystem>
 #include <mutex>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -34,10 +35,15 @@ public:
     bool open() {
         const std::lock_guard lock(reading_);
         std::vector<SampleRef> fresh;
-        const bool begun =
-            reader_.wait_for_header(fresh, options_.wait, [&] { return !interrupted(); });
-        keep(fresh);
-        return begun;
+        try {
+            const bool begun =
+                reader_.wait_for_header(fresh, options_.wait, [&] { return !interrupted(); });
+            keep(fresh);
+            return begun;
+        } catch (...) {
+            keep(fresh);
+            throw;
+        }
     }
 
     /// Throws ContractError before open().
@@ -57,9 +63,13 @@ public:
     Await await(std::size_t count, const std::atomic<bool>& stop) {
         for (;;) {
             if (size() >= count) return Await::There;
-            const std::lock_guard lock(reading_);  // one reads, for all
-            if (size() >= count) return Await::There;
             if (stop) return Await::Stopped;
+            const std::unique_lock lock(reading_, std::try_to_lock);  // one reads, for all
+            if (!lock) {
+                std::this_thread::sleep_for(interval);
+                continue;
+            }
+            if (size() >= count) return Await::There;
             if (error_) std::rethrow_exception(error_);
             if (reader_.finished()) return Await::Finished;
             if (reader_.failure())
@@ -80,6 +90,8 @@ public:
     }
 
 private:
+    static constexpr std::chrono::milliseconds interval{10};  // between two looks at `stop`
+
     bool interrupted() const { return options_.interrupt && options_.interrupt->load(); }
 
     bool more(const std::atomic<bool>& stop) {
@@ -89,6 +101,9 @@ private:
             came = reader_.wait(fresh, options_.wait, [&] { return !stop && !interrupted(); });
         } catch (const DataError&) {
             error_ = std::current_exception();  // thrown when its turn comes
+        } catch (...) {
+            keep(fresh);  // the reader does not give them again
+            throw;
         }
         keep(fresh);
         return came;

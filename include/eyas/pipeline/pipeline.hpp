@@ -81,9 +81,12 @@ public:
           loader_(store, stream, options_.loader),
           trainer_(model, options_.trainer, std::move(collective)) {}
 
-    /// Trains; see Trainer::run for resume, errors and the result.
+    /// Trains; see Trainer::run for resume, errors and the result. ResourceError when all is done
+    /// but consumed samples cannot be removed.
     TrainResult run(const TrainerCallbacks& callbacks = {}) {
-        return trainer_.run(loader_, callbacks);
+        auto result = trainer_.run(loader_, callbacks);
+        if constexpr (requires { store_.drain(); }) store_.drain();
+        return result;
     }
 
     /// Held-out figures of the model as it is now, over all samples of another manifest in the same

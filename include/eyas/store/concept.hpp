@@ -74,6 +74,14 @@ struct Usage {
     std::uint64_t objects = 0, bytes = 0;
 };
 
+namespace detail {
+inline Usage usage_of(const std::vector<ObjectInfo>& all) {
+    Usage u;
+    for (const auto& o : all) ++u.objects, u.bytes += o.bytes;
+    return u;
+}
+}  // namespace detail
+
 /// What a backend must offer. It keeps immutable objects and knows nothing of leases, retention,
 /// credentials' meaning, checksums' meaning, quota or metrics: Store<B> writes those once.
 /// All calls may come from several threads at once, and other processes may use the same place.
@@ -90,7 +98,8 @@ concept StoreBackend = std::constructible_from<B, typename B::Options> &&
     // (crcs) to whoever reads. StaleReferenceError when this generation is gone, DataError when its
     // bytes are bad.
     { b.open(key, verify) } -> std::same_as<StoredObject>;
-    // Removes an object; no error when there is none. ResourceError when it cannot be removed now.
+    // Removes an object; no error when there is none. ResourceError when it cannot be removed now,
+    // ContractError where such objects are never removed.
     b.erase(key);
     { b.objects() } -> std::same_as<std::vector<ObjectInfo>>;
     { b.usage() } -> std::same_as<Usage>;

@@ -33,7 +33,7 @@ struct ObjectName {
         return encode_file_name(sample) + ".g" + std::to_string(generation) + suffix;
     }
 
-    /// Nothing for names of another form.
+    /// Nothing for names that text() does not make, such as other spellings of the same id.
     static std::optional<ObjectName> parse(std::string_view name) {
         for (std::string_view suffix : {".safetensors", ".ckpt"}) {
             if (!name.ends_with(suffix)) continue;
@@ -49,10 +49,10 @@ struct ObjectName {
                 return std::nullopt;
             try {
                 n.sample = decode_file_name(stem.substr(0, dot));
-            } catch (const DataError&) {
+                return n.text() == name ? std::optional(n) : std::nullopt;
+            } catch (const Error&) {  // not encoded, or longer than an encoded id
                 return std::nullopt;
             }
-            return n;
         }
         return std::nullopt;
     }
@@ -182,28 +182,7 @@ public:
         objects_[{n.sample, n.generation}] = {n.suffix, bytes, published};
     }
 
-    static constexpr const char* lock_name = ".eyas-lock";
-
-private:
-    std::filesystem::path path() const { return dir_ / lock_name; }
-    Objects::iterator drop(Objects::iterator it) {
-        std::error_code error;
-        std::filesystem::remove(path_of(*it), error);
-        if (error) remains_.insert(*it);
-        return objects_.erase(it);
-    }
-
-    std::pair<std::int64_t, std::int64_t> modified() const {
-        struct stat st {};
-        if (::stat(dir_.c_str(), &st) != 0) throw_errno("cannot stat", dir_);
-        return {st.st_mtim.tv_sec, st.st_mtim.tv_nsec};
-    }
-
-    struct Counters {
-        std::uint64_t changes = 0;  // of the directory
-        std::uint64_t retired = 0;  // the highest generation of an erased object
-    };
-
+    /// Looks at the directory again, under its lock. ResourceError when it cannot be listed.
     void list() {
         known_ = false;
         ++listings_;
@@ -235,6 +214,28 @@ private:
         drop_superseded();
         known_ = true;
     }
+
+    static constexpr const char* lock_name = ".eyas-lock";
+
+private:
+    std::filesystem::path path() const { return dir_ / lock_name; }
+    Objects::iterator drop(Objects::iterator it) {
+        std::error_code error;
+        std::filesystem::remove(path_of(*it), error);
+        if (error) remains_.insert(*it);
+        return objects_.erase(it);
+    }
+
+    std::pair<std::int64_t, std::int64_t> modified() const {
+        struct stat st {};
+        if (::stat(dir_.c_str(), &st) != 0) throw_errno("cannot stat", dir_);
+        return {st.st_mtim.tv_sec, st.st_mtim.tv_nsec};
+    }
+
+    struct Counters {
+        std::uint64_t changes = 0;  // of the directory
+        std::uint64_t retired = 0;  // the highest generation of an erased object
+    };
 
     /// Older generations, which a writer that was killed left behind, are no objects.
     void drop_superseded() {

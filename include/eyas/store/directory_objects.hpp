@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <chrono>
@@ -34,7 +35,8 @@ enum class PayloadFormat { Safetensors, Ckpt };
 namespace detail {
 
 /// One file per object in one directory, for backends that keep objects in files. A file appears
-/// under its name by one rename after it was synced, so it is whole or absent; what a killed writer
+/// under its name by one rename after it was synced, so it is whole or absent, and never takes the
+/// place of another; what a killed writer
 /// left is invisible and swept once it is old. Thread-safe; processes share the directory.
 class DirectoryObjects {
 public:
@@ -49,6 +51,9 @@ public:
         eyas::create_directories(dir_);
         sweep();
     }
+
+    /// Of the metadata that hold tensors' checksums.
+    static constexpr const char* checksum_prefix = "xxh3:";
 
     const std::filesystem::path& directory() const { return dir_; }
 
@@ -74,7 +79,7 @@ public:
         }
         file.sync();  // the long part, without the lock
         return appear(std::move(name), file.bytes(),
-                      [&](const std::filesystem::path& path) { file.commit_as(path); });
+                      [&](const std::filesystem::path& path) { return file.commit_new(path); });
     }
 
     /// Makes a .ckpt of this file system an object without reading it: a clone that shares its
@@ -91,9 +96,10 @@ public:
         const bool cloned = ::ioctl(clone.descriptor(), FICLONE, from.descriptor) == 0;
         return appear(name, static_cast<std::uint64_t>(st.st_size),
                       [&](const std::filesystem::path& path) {
-                          if (cloned) return clone.commit_as(path);
-                          link(from, path);
+                          if (cloned) return clone.commit_new(path);
+                          if (!link(from, path)) return false;
                           if (options_.durable) sync_directory(dir_);
+                          return true;
                       });
     }
 
@@ -156,11 +162,7 @@ public:
         return all;
     }
 
-    Usage usage() {
-        Usage u;
-        for (const auto& o : objects()) ++u.objects, u.bytes += o.bytes;
-        return u;
-    }
+    Usage usage() { return usage_of(objects()); }
 
     std::optional<std::string> credential_record() const {
         const auto path = dir_ / credential_name;
@@ -180,27 +182,34 @@ private:
     // Beside the objects, not among them: making a temporary does not change their directory.
     static constexpr const char* temporary_directory = ".eyas-tmp";
     static constexpr const char* credential_name = ".eyas-credential";
-    static constexpr const char* checksum_prefix = "xxh3:";
 
-    /// The last step of a new object: it gets its generation, and by place(path) its name.
+    /// The last step of a new object: it gets its generation, and by place(path) its name, unless
+    /// another program, which takes no lock, has just given it away: then the next.
     template <class F>
     std::int64_t appear(ObjectName name, std::uint64_t bytes, const F& place) {
         const std::lock_guard guard(mutex_);
         DirectoryIndex::Lock lock(index_);
-        name.generation = index_.next(name.sample);
-        lock.change([&] {
-            place(dir_ / name.text());
-            index_.drop(name.sample);
-            index_.add(name, bytes, std::chrono::system_clock::now());
-        });
-        return name.generation;
+        for (;;) {
+            name.generation = std::max(index_.next(name.sample), name.generation + 1);
+            bool placed = false;
+            lock.change([&] {
+                placed = place(dir_ / name.text());
+                if (!placed) return;
+                index_.drop(name.sample);
+                index_.add(name, bytes, std::chrono::system_clock::now());
+            });
+            if (placed) return name.generation;
+            index_.list();
+        }
     }
 
-    /// By its descriptor, so that it is the very file that was looked at.
-    static void link(const AdoptedFile& from, const std::filesystem::path& to) {
+    /// By its descriptor, so that it is the very file that was looked at. False where the name is
+    /// taken.
+    static bool link(const AdoptedFile& from, const std::filesystem::path& to) {
         const auto opened = "/proc/self/fd/" + std::to_string(from.descriptor);
         if (::linkat(AT_FDCWD, opened.c_str(), AT_FDCWD, to.c_str(), AT_SYMLINK_FOLLOW) == 0)
-            return;
+            return true;
+        if (errno == EEXIST) return false;
         throw ResourceError(std::string("cannot link into the store: ") + std::strerror(errno),
                             from.path.string() + " -> " + to.string(),
                             errno == EXDEV ? "Put files and store on one file system, or ingest "

@@ -46,7 +46,11 @@ public:
         return detail::DirectoryObjects::open_torch(checked_path(key), verify);
     }
     void erase(const ObjectKey& key) {
-        if (key.generation > 0 && has_objects()) put_objects().erase(key);
+        if (key.generation == 0)
+            throw ContractError("feature files where they lie are never removed",
+                                "sample '" + key.sample + "', store " + root_.string(),
+                                "Do without consume-once, or ingest them into a store");
+        if (has_objects()) put_objects().erase(key);
     }
     std::vector<ObjectInfo> objects() {
         return has_objects() ? put_objects().objects() : std::vector<ObjectInfo>{};
@@ -88,11 +92,8 @@ private:
 
     /// Whether a ref's URI is that of an object here, by whatever way to this directory.
     bool names(const std::string& location, const ObjectKey& key) const {
-        const auto place = [](std::string_view uri) {
-            return std::filesystem::weakly_canonical(
-                uri.substr(std::min(uri.size(), prefix.size())));
-        };
-        return location.starts_with(prefix) && place(location) == place(uri(key));
+        return location.starts_with(prefix) &&
+               detail::same_place(location.substr(prefix.size()), uri(key).substr(prefix.size()));
     }
 
     /// The file of a file:// URI, which must lie under the root (or be it).

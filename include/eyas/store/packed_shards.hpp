@@ -48,7 +48,7 @@ public:
             if (has_objects()) shards_.settle([&] { return put_objects().objects(); });
             return shards_.open(key, verify);
         }
-        if (!key.location.empty() && key.location != uri(key))
+        if (!key.location.empty() && !names(key.location, key))
             throw ContractError("the ref is of another store: " + key.location,
                                 "sample '" + key.sample + "', store " + root_.string(),
                                 "Open the store that the manifest names");
@@ -61,17 +61,12 @@ public:
             put_objects().erase(key);
     }
     std::vector<ObjectInfo> objects() {
-        auto all = has_objects() ? put_objects().objects() : std::vector<ObjectInfo>{};
-        for (auto& o : shards_.objects(shard_names())) all.push_back(std::move(o));
-        return all;
+        return shards_.objects(shard_names(),
+                               has_objects() ? put_objects().objects() : std::vector<ObjectInfo>{});
     }
-    Usage usage() {
-        Usage u;
-        for (const auto& o : objects()) ++u.objects, u.bytes += o.bytes;
-        return u;
-    }
+    Usage usage() { return detail::usage_of(objects()); }
     std::string uri(const ObjectKey& key) const {
-        return "packed://" + (root_ / encode_file_name(key.sample)).string();
+        return std::string(prefix) + (root_ / encode_file_name(key.sample)).string();
     }
     std::optional<std::string> credential_record() {
         return has_objects() ? put_objects().credential_record() : std::nullopt;
@@ -81,6 +76,13 @@ public:
     }
 
 private:
+    static constexpr std::string_view prefix = "packed://";
+
+    /// Whether a ref's URI is that of an object here, by whatever way to this directory.
+    bool names(const std::string& location, const ObjectKey& key) const {
+        return location.starts_with(prefix) &&
+               detail::same_place(location.substr(prefix.size()), uri(key).substr(prefix.size()));
+    }
     detail::ShardSet::Names shard_names() const { return detail::ShardSet::names_in(root_); }
     bool has_objects() {
         const std::lock_guard lock(mutex_);

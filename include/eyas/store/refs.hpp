@@ -6,6 +6,7 @@
 
 #include "eyas/sample/sample_ref.hpp"
 #include "eyas/store/concept.hpp"
+#include "eyas/store/packed_shard.hpp"
 
 namespace eyas::detail {
 
@@ -14,10 +15,16 @@ inline ObjectKey located_key(const SampleRef& ref) {
     return {ref.sample_id, ref.generation(), ref.feature_store_uri};
 }
 
-/// What is held and freed is the object, however a ref spells its place; files that were only found
-/// (generation 0) have nothing but their place.
+/// What is held and freed is the object, however a ref spells its place: one that was put is known
+/// by its generation, a packed one by its shard's name and identity. Files that were only found
+/// have nothing but their place.
 inline ObjectKey held_key(const ObjectKey& located) {
-    return located.generation > 0 ? ObjectKey{located.sample, located.generation} : located;
+    if (located.generation > 0) return {located.sample, located.generation};
+    if (auto shard = ShardLocation::parse(located.location); shard && shard->identity) {
+        shard->file = shard->file.filename();
+        return {located.sample, 0, shard->text()};
+    }
+    return located;
 }
 
 /// What a put may be refused for before a byte is looked at; returns the bytes of its tensors.

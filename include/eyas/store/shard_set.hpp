@@ -1,6 +1,8 @@
 #pragma once
 #include <sys/stat.h>
+#include <unistd.h>
 
+#include <cerrno>
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
@@ -74,11 +76,12 @@ public:
             bury(*shard, key.sample);
     }
 
-    /// A sample was put as an object of its own: what these shards hold of it is gone.
+    /// A sample was put as an object of its own: what these shards hold of it is gone. Shards that
+    /// cannot be read are left out.
     void supersede(const std::string& sample, const Names& names) {
         const std::lock_guard lock(mutex_);
         for (const auto& name : names)
-            if (const auto shard = current(name)) bury(*shard, sample);
+            if (const auto shard = readable(name)) bury(*shard, sample);
     }
 
     /// Before packed samples are read, once: a writer may have been killed when it had put a sample
@@ -95,12 +98,12 @@ public:
         });
     }
 
-    /// The samples of these shards, ascending in each.
-    std::vector<ObjectInfo> objects(const Names& names) {
+    /// `all` and the samples of these shards, ascending in each. Shards that cannot be read are
+    /// left out.
+    std::vector<ObjectInfo> objects(const Names& names, std::vector<ObjectInfo> all) {
         const std::lock_guard lock(mutex_);
-        std::vector<ObjectInfo> all;
         for (const auto& name : names) {
-            const auto shard = current(name);
+            const auto shard = readable(name);
             if (!shard) continue;
             const auto& gone = tombstones_.of(shard->index().identity());
             const auto location = ShardLocation{dir_ / name, shard->index().identity()}.text();
@@ -140,10 +143,12 @@ private:
                             "Open the store that the manifest names");
     }
 
-    /// The shard that has this name now; null where there is none.
+    /// The shard that has this name now; null where there is none. Throws ResourceError where that
+    /// cannot be told.
     std::shared_ptr<const PackedShard> current(const std::string& name) {
         struct stat st {};
         if (::stat((dir_ / name).c_str(), &st) != 0) {
+            if (errno != ENOENT && errno != ENOTDIR) throw_errno("cannot stat", dir_ / name);
             mapped_.erase(name);
             return nullptr;
         }
@@ -156,6 +161,18 @@ private:
             if (std::filesystem::exists(dir_ / name)) throw;  // else it went just now
         }
         return m.shard;
+    }
+
+    /// The same; null also for one that cannot be read. open() says what is wrong with it.
+    std::shared_ptr<const PackedShard> readable(const std::string& name) {
+        try {
+            return current(name);
+        } catch (const DataError&) {
+            return nullptr;
+        } catch (const ResourceError&) {
+            if (::access((dir_ / name).c_str(), R_OK) == 0) throw;  // but want of memory, say
+            return nullptr;
+        }
     }
 
     std::optional<std::size_t> living(const PackedShard& shard, const std::string& sample) {

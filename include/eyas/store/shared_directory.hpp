@@ -63,15 +63,9 @@ public:
         DirectoryObjects::erase(key);
     }
     std::vector<ObjectInfo> objects() {
-        auto all = DirectoryObjects::objects();
-        for (auto& o : shards_.objects(shard_names())) all.push_back(std::move(o));
-        return all;
+        return shards_.objects(shard_names(), DirectoryObjects::objects());
     }
-    Usage usage() {
-        Usage u;
-        for (const auto& o : objects()) ++u.objects, u.bytes += o.bytes;
-        return u;
-    }
+    Usage usage() { return detail::usage_of(objects()); }
 
 private:
     static bool is_packed(const ObjectKey& key) {

@@ -202,7 +202,7 @@ public:
 
     /// The same without a lease and without opening it: with consume-once the sample is freed when
     /// nobody here holds it (any more). True where it is gone; false where it is retained, held, or
-    /// its removal pending.
+    /// its removal pending. Throws ContractError for one that its place never removes.
     bool consume(const SampleRef& ref) {
         if (core_->policy.retain_on_release) return false;
         core_->authenticate();
@@ -214,9 +214,10 @@ public:
         core_->authenticate();
         std::size_t freed = 0;
         for (const auto& o : core_->backend.objects()) {
-            if (o.age_seconds <= static_cast<double>(max_age.count()) || !core_->leases.kill(o.key))
+            const auto key = detail::held_key(o.key);
+            if (o.age_seconds <= static_cast<double>(max_age.count()) || !core_->leases.kill(key))
                 continue;
-            core_->remove(o.key);
+            core_->remove(key);
             ++freed;
         }
         core_->count.collected += freed;

@@ -1,6 +1,7 @@
 #pragma once
 #include <atomic>
 #include <cstdint>
+#include <exception>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -90,21 +91,32 @@ struct StoreCore {
         let_go(key, consumed && !policy.retain_on_release);
     }
 
-    /// One use of an object that the caller does not hold. Whether it is gone then.
+    /// One use of an object that the caller does not hold. Whether it is gone then. Throws
+    /// ContractError where the backend never removes such an object.
     bool consume(const ObjectKey& key) {
-        if (leases.hold(key))
-            give_back(key, true);
-        else
-            remove(key);  // it is dead: at most its removal is left to be done
+        bool dead = true;  // already: at most its removal is left to be done
+        if (leases.hold(key)) {
+            count.releases += 1;
+            dead = leases.drop(key, !policy.retain_on_release);
+        }
+        const auto failure = dead ? remove(key) : nullptr;
+        try {
+            if (failure) std::rethrow_exception(failure);
+        } catch (const ContractError&) {
+            throw;
+        } catch (...) {
+        }
         return !leases.known(key);
     }
 
-    /// Removes a dead object now, or leaves it pending.
-    void remove(const ObjectKey& key) noexcept {
+    /// Removes a dead object now, or leaves it pending and says why.
+    std::exception_ptr remove(const ObjectKey& key) noexcept {
         try {
             backend.erase(key);
             leases.removed(key);
+            return nullptr;
         } catch (...) {  // stays dead: drain() tries again and is loud
+            return std::current_exception();
         }
     }
 

@@ -3,6 +3,7 @@
 #include <map>
 #include <string>
 #include <string_view>
+#include <system_error>
 
 #include "eyas/core/error.hpp"
 
@@ -46,5 +47,14 @@ inline StoreUri parse_store_uri(const std::string& text) {
                             "Use file:DIR or disagg:DIR?store_id=NAME");
     return uri;
 }
+
+namespace detail {
+/// Whether two paths are the same name in the same directory, by whatever links or mounts they go.
+inline bool same_place(const std::filesystem::path& a, const std::filesystem::path& b) {
+    std::error_code error;  // there is no such directory: not the same
+    return a == b || (a.filename() == b.filename() &&
+                      std::filesystem::equivalent(a.parent_path(), b.parent_path(), error));
+}
+}  // namespace detail
 
 }  // namespace eyas
