@@ -1,9 +1,13 @@
 #pragma once
+#include <algorithm>
+#include <array>
+#include <concepts>
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "eyas/core/arena.hpp"
 #include "eyas/device/concept.hpp"
 #include "eyas/device/precision.hpp"
 #include "eyas/model/concept.hpp"
@@ -42,16 +46,43 @@ public:
           rotary_(config_, 0, dtype_of<Element>),
           step_(device_, config_),
           heads_(device_, config_, options_, map_),
-          activations_(static_cast<std::size_t>(options_.ttt_length)) {
+          activations_(static_cast<std::size_t>(options_.ttt_length)),
+          angles_(activations_.size()),
+          head_gradients_(activations_.size()) {
         convert_into(target.embed_tokens, embedding_.mutable_view());
     }
     Eagle3(const Eagle3&) = delete;
     Eagle3& operator=(const Eagle3&) = delete;
 
-    StepMetrics forward_backward(const Batch& batch, float scale) {
+    /// Metrics are good until the next call.
+    const StepMetrics& forward_backward(const Batch& batch, float scale) {
         return run(batch, scale, true);
     }
-    StepMetrics evaluate(const Batch& batch) { return run(batch, 0.f, false); }
+    const StepMetrics& evaluate(const Batch& batch) { return run(batch, 0.f, false); }
+
+    /// Memory for batches of up to `rows` rows (B*T) at positions below `positions`: steps with
+    /// them allocate nothing. A larger batch makes more room when it comes. Throws ResourceError.
+    void reserve(std::int64_t rows, std::int64_t positions) {
+        rotary_.reserve(positions + options_.ttt_length + 1);
+        if (rows <= reserved_rows_) return;
+        reserved_rows_ = 0;
+        arena_.build([&](Arena& a) { lay_out(a, rows); });
+        reserved_rows_ = rows;
+    }
+
+    /// Bytes that the model holds and, with batches of up to `rows` rows, will hold; nothing is
+    /// allocated. The optimizer's are its own (AdamW::memory_plan).
+    std::vector<ArenaPart> memory_plan(std::int64_t rows) {
+        const auto bytes = [](const TensorView& t) { return std::uint64_t{t.size_bytes()}; };
+        std::vector<ArenaPart> parts{
+            {"frozen target: embedding", bytes(embedding_)},
+            {"frozen target: head", teacher_.size_bytes()},
+            {"draft parameters", static_cast<std::uint64_t>(parameters_.size()) * sizeof(Element)},
+            {"draft gradients", static_cast<std::uint64_t>(parameters_.size()) * 4}};
+        for (auto& p : Arena::plan([&](Arena& a) { lay_out(a, rows); }))
+            parts.push_back(std::move(p));
+        return parts;
+    }
 
     const std::vector<Parameter>& parameters() { return parameters_.list(); }
     void zero_gradients() { parameters_.zero_gradients(); }
@@ -81,35 +112,51 @@ private:
                                 std::to_string(config_.draft_vocab_size),
                             "Eagle3",
                             "Build the map with the config's vocab_size and draft_vocab_size");
-        if (options_.ttt_length < 1 || options_.ttt_length > 16)
+        if (options_.ttt_length < 1 || options_.ttt_length > Eagle3Options::longest_ttt)
             throw ContractError("ttt_length is " + std::to_string(options_.ttt_length),
                                 "Eagle3Options", "Use 1 to 16");
     }
 
-    StepMetrics run(const Batch& batch, float scale, bool gradient) {
-        batch_.assign(batch, config_);
+    void lay_out(Arena& arena, std::int64_t rows) {
+        const auto d = config_.hidden_size, dt = config_.target_hidden_size;
+        constexpr const char* part = "projected states and rotation";
+        batch_.lay_out(arena, config_, rows);
+        arena.give(projected_, rows * d, part);
+        for (auto& a : angles_) a.lay_out(arena, rows, config_.head_dim, part);
+        if (config_.fc_norm)
+            arena.give(normed_, rows * 3 * dt, part), arena.give(fc_rms_, rows * 3, part);
+        if (!std::same_as<Element, float>) arena.give(scratch_, rows * std::max(d, 3 * dt), part);
+        step_.lay_out(arena, activations_, rows);
+        for (auto& g : head_gradients_) arena.give(g, rows * d, "gradients of the heads");
+        heads_.lay_out(arena, teacher_, rows);
+    }
+
+    const StepMetrics& run(const Batch& batch, float scale, bool gradient) {
+        Eagle3Batch<Element>::check(batch, config_);
+        reserve(batch.batch_size() * batch.tokens(), batch.tokens());
+        batch_.assign(batch);
         forward();
         const auto steps = activations_.size();
-        std::vector<const Element*> hidden;
-        for (const auto& a : activations_) hidden.push_back(a.hidden.data());
-        if (!gradient) return heads_.run(parameters_, teacher_, batch_, hidden, nullptr, 0.f);
-        head_gradients_.resize(steps);
-        std::vector<Element*> dh;
-        for (auto& g : head_gradients_) {
-            g.resize(static_cast<std::size_t>(batch_.rows() * config_.hidden_size));
-            dh.push_back(g.data());
+        std::array<const Element*, Eagle3Options::longest_ttt> hidden{};
+        std::array<Element*, Eagle3Options::longest_ttt> dh{};
+        for (std::size_t k = 0; k < steps; ++k) {
+            hidden[k] = activations_[k].hidden.data();
+            head_gradients_[k].resize(
+                static_cast<std::size_t>(batch_.rows() * config_.hidden_size));
+            dh[k] = head_gradients_[k].data();
         }
-        auto metrics = heads_.run(parameters_, teacher_, batch_, hidden, &dh, scale);
-        backward();
+        const auto& metrics = heads_.run(parameters_, teacher_, batch_, {hidden.data(), steps},
+                                         {dh.data(), gradient ? steps : 0}, scale);
+        if (gradient) backward();
         return metrics;
     }
 
     void forward() {
         const auto n = batch_.rows(), d = config_.hidden_size, dt = config_.target_hidden_size;
         rotary_.reserve(batch_.last_position() + options_.ttt_length + 1);
-        angles_.clear();
-        for (std::int64_t k = 0; k < options_.ttt_length; ++k)
-            angles_.emplace_back(rotary_, batch_.positions, n, config_.head_dim, k);
+        for (std::size_t k = 0; k < angles_.size(); ++k)
+            angles_[k].assign(rotary_, {batch_.positions.data(), batch_.positions.size()}, n,
+                              static_cast<std::int64_t>(k));
         projected_.resize(static_cast<std::size_t>(n * d));
         linear(device_, projection_input(), 3 * dt, parameters_.value(parameters_.fc),
                projected_.data(), d, n, 3 * dt, d, false, scratch_);
@@ -141,7 +188,7 @@ private:
     const Element* projection_input() {
         if (!config_.fc_norm) return projection_input_data();
         const auto n = batch_.rows(), dt = config_.target_hidden_size;
-        const Element* in = batch_.hidden.template as<Element>().data();
+        const Element* in = batch_.hidden.data();
         normed_.resize(static_cast<std::size_t>(n * 3 * dt));
         fc_rms_.resize(static_cast<std::size_t>(3 * n));
         for (std::int64_t i = 0; i < 3; ++i)
@@ -151,12 +198,12 @@ private:
         return normed_.data();
     }
     const Element* projection_input_data() const {
-        return config_.fc_norm ? normed_.data() : batch_.hidden.template as<Element>().data();
+        return config_.fc_norm ? normed_.data() : batch_.hidden.data();
     }
 
     void backward_fc_norm(const Element* dh) {
         const auto n = batch_.rows(), d = config_.hidden_size, dt = config_.target_hidden_size;
-        const Element* in = batch_.hidden.template as<Element>().data();
+        const Element* in = batch_.hidden.data();
         linear_backward_input(device_, dh, d, parameters_.value(parameters_.fc), normed_.data(),
                               3 * dt, n, 3 * dt, d, false, scratch_);
         for (std::int64_t i = 0; i < 3; ++i)
@@ -183,12 +230,14 @@ private:
     DecoderStep<D, Element> step_;
     DistillationHeads<D, Element> heads_;
 
+    Arena arena_;
+    std::int64_t reserved_rows_ = 0;
     Eagle3Batch<Element> batch_;
     std::vector<StepActivations<Element>> activations_;  // K
     std::vector<RotaryRows> angles_;                     // K
-    std::vector<std::vector<Element>> head_gradients_;   // K of [N, D]
-    std::vector<Element> projected_, normed_;            // [N, D], [N, 3Dt]
-    std::vector<float> fc_rms_;                          // [3, N]
+    std::vector<ArenaArray<Element>> head_gradients_;    // K of [N, D]
+    ArenaArray<Element> projected_, normed_;             // [N, D], [N, 3Dt]
+    ArenaArray<float> fc_rms_;                           // [3, N]
     RoundingScratch scratch_;
 };
 

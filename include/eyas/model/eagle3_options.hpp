@@ -14,7 +14,9 @@ enum class LossType { CrossEntropy, LkAlpha, LkLambda };
 
 /// How an EAGLE3 draft is unrolled and scored (not what it consists of: that is ModelConfig).
 struct Eagle3Options {
-    std::int64_t ttt_length = 7;  // K, 1 to 16
+    static constexpr std::int64_t longest_ttt = 16;
+
+    std::int64_t ttt_length = 7;  // K, 1 to longest_ttt
     double loss_decay = 0.8;      // weight of step k is loss_decay^k
     LossType loss = LossType::CrossEntropy;
     double kl_scale = 1.0,
