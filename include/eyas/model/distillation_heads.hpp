@@ -31,11 +31,12 @@ public:
         : device_(device), c_(config), o_(options), map_(map) {}
 
     /// Memory for batches of up to `rows` rows.
-    void lay_out(Arena& arena, const TeacherHead<T>& teacher, std::int64_t rows) {
+    void lay_out(Arena& arena, std::int64_t rows) {
         constexpr const char* part = "tiles of the heads";
-        const auto n = std::min(tile_rows, rows), d = c_.hidden_size, w = map_.draft_vocab_size();
-        arena.give(states_, n * teacher.width(), part), arena.give(teacher_, n * w, part);
-        arena.give(tile_, teacher.tile_elements(n), part), arena.give(logits_, n * w, part);
+        const auto n = std::min(tile_rows, rows), d = c_.hidden_size, w = c_.draft_vocab_size;
+        arena.give(states_, n * c_.target_hidden_size, part), arena.give(teacher_, n * w, part);
+        arena.give(tile_, TeacherHead<T>::tile_elements(n, c_.vocab_size - w), part);
+        arena.give(logits_, n * w, part);
         for (auto* a : {&gathered_, &normed_, &d_gathered_}) arena.give(*a, n * d, part);
         if (!std::same_as<T, float>)
             arena.give(rounded_, n * w, part), arena.give(scratch_, n * d, part);

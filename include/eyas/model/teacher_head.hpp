@@ -36,28 +36,25 @@ public:
                          {rows_.mutable_view().data + r * to_row, dtype_of<T>, {width_}});
     }
 
-    std::uint64_t size_bytes() const {
-        return rows_.view().size_bytes() + ids_.size() * sizeof(std::int64_t);
-    }
     std::int64_t width() const { return width_; }                   // Dt
     std::int64_t draft_vocab_size() const { return draft_vocab_; }  // W
 
-    std::int64_t tile_elements(std::int64_t rows) const {
-        const auto rest = static_cast<std::int64_t>(ids_.size()) - draft_vocab_;
-        return rows * std::min(vocabulary_tile, rest);
+    /// Of the scratch for n rows, where `rest` target tokens have no draft id.
+    static std::int64_t tile_elements(std::int64_t n, std::int64_t rest) {
+        return n * std::min(vocabulary_tile, rest);
     }
 
     /// Draft-vocabulary logits z [N, W] (fp32 numbers in T's precision) of states [N, Dt], and per
     /// row the arg-max and log-sum-exp over the whole vocabulary. `tile` is scratch for
-    /// tile_elements(n).
+    /// tile_elements(n, V - W).
     template <Device Dev>
     void evaluate(const Dev& device, const T* states, std::int64_t n, float* z,
                   ArenaArray<float>& tile, ArenaArray<TeacherRow>& rows) const {
         rows.assign(static_cast<std::size_t>(n), TeacherRow{});
         logits(device, states, n, 0, draft_vocab_, z);
         visit_all(device, z, n, 0, draft_vocab_, rows);
-        tile.resize(static_cast<std::size_t>(tile_elements(n)));
         const auto total = static_cast<std::int64_t>(ids_.size());
+        tile.resize(static_cast<std::size_t>(tile_elements(n, total - draft_vocab_)));
         for (auto begin = draft_vocab_; begin < total; begin += vocabulary_tile) {
             const auto count = std::min(vocabulary_tile, total - begin);
             logits(device, states, n, begin, count, tile.data());

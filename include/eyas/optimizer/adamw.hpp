@@ -103,13 +103,6 @@ public:
         return all;
     }
 
-    /// Bytes of masters and moments.
-    std::uint64_t state_bytes() {
-        std::uint64_t bytes = 0;
-        for (const auto& b : state()) bytes += TensorView(b.buffer).size_bytes();
-        return bytes;
-    }
-
     const AdamWOptions& options() const { return options_; }
     std::span<const Parameter> parameters() const { return parameters_; }
 
