@@ -144,6 +144,22 @@ TEMPLATE_TEST_CASE("the plan is what the process comes to hold, within 5 %", "",
     CHECK(held == Approx(static_cast<double>(planned.total())).epsilon(0.05));
 }
 
+TEST_CASE("a TTT step takes less than half the memory where its activations are computed again") {
+    const auto of_steps = [](Activations a, std::int64_t ttt_length) {
+        const auto plan = memory_plan<Eagle3<Cpu, F32>>(
+            Job<F32>::config_of(256, 800),
+            Eagle3Options{.ttt_length = ttt_length, .activations = a}, 1000, 0);
+        const auto it =
+            std::ranges::find(plan.parts, "step: activations of the TTT steps", &ArenaPart::name);
+        REQUIRE(it != plan.parts.end());
+        return it->bytes;
+    };
+    const auto kept = of_steps(Activations::Keep, 7) - of_steps(Activations::Keep, 6),
+               again = of_steps(Activations::Recompute, 7) - of_steps(Activations::Recompute, 6);
+    CHECK(again < kept / 2);
+    CHECK(again > 0);
+}
+
 TEST_CASE("a budget that does not suffice is refused with what would help") {
     const auto config = Job<F32>::config_of(64, 800);
     const auto plan =

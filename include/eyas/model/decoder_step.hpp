@@ -37,8 +37,11 @@ struct StepActivations {
 template <Device Dev, class T>
 class DecoderStep {
 public:
-    DecoderStep(const Dev& device, const ModelConfig& config)
-        : device_(device), c_(config), epsilon_(static_cast<float>(config.rms_norm_eps)) {
+    DecoderStep(const Dev& device, const ModelConfig& config, Activations policy)
+        : device_(device),
+          c_(config),
+          policy_(policy),
+          epsilon_(static_cast<float>(config.rms_norm_eps)) {
         for (auto* pointers : {&keys_, &values_}) pointers->reserve(Eagle3Options::longest_ttt);
         for (auto* pointers : {&dk_, &dv_}) pointers->reserve(Eagle3Options::longest_ttt);
     }
@@ -53,8 +56,13 @@ public:
         for (auto& s : steps) {
             constexpr const char* kept = "activations of the TTT steps";
             arena.give(s.ids, n, kept), arena.give(s.qkv, n * qkv_width(), kept);
-            arena.give(s.attended, n * q, kept), arena.give(s.middle, n * d, kept);
-            arena.give(s.gate_up, n * 2 * f, kept), arena.give(s.hidden, n * d, kept);
+            arena.give(s.attended, n * q, kept), arena.give(s.hidden, n * d, kept);
+            if (policy_ == Activations::Recompute && &s != &steps.front()) {
+                s.middle = steps.front().middle;  // all share one step's memory
+                s.gate_up = steps.front().gate_up;
+            } else {
+                arena.give(s.middle, n * d, kept), arena.give(s.gate_up, n * 2 * f, kept);
+            }
             arena.give(s.log_sum, n * c_.num_attention_heads, kept);
             for (auto* rms : {&s.rms_embedding, &s.rms_hidden, &s.rms_middle})
                 arena.give(*rms, n, kept);
@@ -83,13 +91,7 @@ public:
                c_.num_attention_heads + c_.num_key_value_heads, c_.head_dim, angles, 1.f);
         ttt_attention(device_, attention(batch, steps, i), s.attended.data(), q_width(),
                       s.log_sum.data());
-        std::copy_n(hidden, n * d, s.middle.data());
-        linear(device_, s.attended.data(), q_width(), p.value(p.o), s.middle.data(), d, n,
-               q_width(), d, true, scratch_);
-        rms_norm(device_, s.middle.data(), d, p.value(p.post_norm), normed_.data(), d,
-                 s.rms_middle.data(), n, d, epsilon_);
-        linear(device_, normed_.data(), d, p.value(p.gate_up), s.gate_up.data(), 2 * f, n, d, 2 * f,
-               false, scratch_);
+        gate_up(p, hidden, s, n);
         swiglu(device_, s.gate_up.data(), activated_.data(), n, f);
         std::copy_n(s.middle.data(), n * d, s.hidden.data());
         linear(device_, activated_.data(), f, p.value(p.down), s.hidden.data(), d, n, f, d, true,
@@ -110,6 +112,7 @@ public:
                   const T* hidden, const RotaryRows& angles, std::vector<StepActivations<T>>& steps,
                   std::int64_t i, T* dh) {
         auto& s = steps[static_cast<std::size_t>(i)];
+        if (policy_ == Activations::Recompute) gate_up(p, hidden, s, batch.rows());
         backward_mlp(p, s, batch.rows(), dh);
         backward_attention(p, batch, angles, steps, i, dh);
         backward_input(p, embedding_table, hidden, s, batch.rows(), dh);
@@ -137,6 +140,19 @@ private:
                  s.rms_embedding.data(), n, d, epsilon_);
         rms_norm(device_, hidden, d, p.value(p.hidden_norm), input_.data() + d, 2 * d,
                  s.rms_hidden.data(), n, d, epsilon_);
+    }
+
+    /// From attention's result to the gates: middle, its norm, gate_up.
+    void gate_up(const Eagle3Parameters<T>& p, const T* hidden, StepActivations<T>& s,
+                 std::int64_t n) {
+        const auto d = c_.hidden_size, f = c_.intermediate_size;
+        std::copy_n(hidden, n * d, s.middle.data());
+        linear(device_, s.attended.data(), q_width(), p.value(p.o), s.middle.data(), d, n,
+               q_width(), d, true, scratch_);
+        rms_norm(device_, s.middle.data(), d, p.value(p.post_norm), normed_.data(), d,
+                 s.rms_middle.data(), n, d, epsilon_);
+        linear(device_, normed_.data(), d, p.value(p.gate_up), s.gate_up.data(), 2 * f, n, d, 2 * f,
+               false, scratch_);
     }
 
     TttAttention<T> attention(const Eagle3Batch<T>& batch,
@@ -220,6 +236,7 @@ private:
 
     const Dev& device_;
     const ModelConfig& c_;
+    Activations policy_;
     float epsilon_;
     ArenaArray<T> input_, embedded_, normed_, activated_, d_attended_, d_qkv_;
     std::vector<const T*> keys_, values_;

@@ -21,7 +21,7 @@ struct Eagle3Workspace {
     Eagle3Workspace(const D& device, const ModelConfig& c, const Eagle3Options& o,
                     const VocabMap& map)
         : config(c),
-          step(device, c),
+          step(device, c, o.activations),
           heads(device, c, o, map),
           activations(static_cast<std::size_t>(o.ttt_length)),
           angles(activations.size()),
