@@ -12,7 +12,7 @@ namespace eyas::cli {
 
 /// Options that say which draft is trained or evaluated, and how it is unrolled.
 struct DraftArguments {
-    std::string target, config, vocab_map, precision = "float32", loss = "ce";
+    std::string target, config, vocab_map, precision = "float32", loss = "ce", activations = "keep";
     Eagle3Options model;
     std::uint64_t seed = 0;
 
@@ -36,6 +36,10 @@ struct DraftArguments {
             ->check(CLI::IsMember({"ce", "alpha", "lambda"}));
         app.add_option("--kl-scale", model.kl_scale, "of --loss lambda")->capture_default_str();
         app.add_option("--kl-decay", model.kl_decay, "of --loss lambda")->capture_default_str();
+        app.add_option("--activations", activations,
+                       "keep, or recompute: the same bits in less memory and more time")
+            ->capture_default_str()
+            ->check(CLI::IsMember({"keep", "recompute"}));
         app.add_option("--precision", precision, "float32 or bfloat16")
             ->capture_default_str()
             ->check(CLI::IsMember({"float32", "bfloat16"}));
@@ -55,6 +59,7 @@ struct DraftArguments {
     template <class F>
     decltype(auto) with_model(const ModelConfig& c, const VocabMap& map, F&& f) {
         model.loss = loss_type_from_name(loss);
+        model.activations = activations == "keep" ? Activations::Keep : Activations::Recompute;
         const HfWeights weights(target);
         const auto frozen = FrozenTarget::of(weights);
         if (precision == Bf16::name) {

@@ -28,7 +28,9 @@ TEST_CASE("linear backward equals finite differences, with strides and accumulat
 
 TEST_CASE("linear in bfloat16 rounds the fp32 product once, then adds the residual") {
     const Cpu cpu;
+    Arena arena;
     RoundingScratch scratch;
+    arena.build([&](Arena& of) { of.give(scratch, 3 * 2, "scratch"); });
     const auto xf = random_values(12, 4), wf = random_values(8, 5);
     std::vector<BFloat16> x(xf.begin(), xf.end()), w(wf.begin(), wf.end()), y(6, BFloat16(1.5f));
     linear(cpu, x.data(), 4, w.data(), y.data(), 2, 3, 4, 2, true, scratch);

@@ -62,14 +62,15 @@ ModelConfig config() {
 
 template <PrecisionPolicy P>
 struct Run {
-    explicit Run(std::uint64_t seed = 1) : random(7) {
+    explicit Run(std::uint64_t seed = 1, Activations activations = Activations::Keep) : random(7) {
         embed = random_tensor(DType::F32, Shape{V, D}, random);
         head = random_tensor(DType::F32, Shape{V, D}, random);
         VocabMap map;
         for (std::int64_t v = 0; v < V; ++v) map.t2d.push_back(v % 2 == 0);
         for (std::int64_t d = 0; d < W; ++d) map.d2t.push_back(d);
-        model = std::make_unique<Draft<P>>(config(), Eagle3Options{.ttt_length = 3}, map,
-                                           FrozenTarget{embed, head}, seed);
+        model = std::make_unique<Draft<P>>(
+            config(), Eagle3Options{.ttt_length = 3, .activations = activations}, map,
+            FrozenTarget{embed, head}, seed);
     }
     std::mt19937 random;
     Tensor embed, head;
@@ -89,8 +90,10 @@ PipelineOptions options(const std::filesystem::path& run_dir) {
 }
 }  // namespace
 
-TEMPLATE_TEST_CASE("EAGLE3: colocated, disaggregated and moved runs end with the same bits", "",
-                   F32, Bf16) {
+TEMPLATE_TEST_CASE(
+    "EAGLE3: colocated, disaggregated and moved runs end with the same bits, whether "
+    "activations are kept or computed again",
+    "", F32, Bf16) {
     const RunDirectory work("eagle3");
     const auto features = work.path() / "features";
     write_features(features, 7, dtype_of<typename TestType::Element>);
@@ -102,7 +105,7 @@ TEMPLATE_TEST_CASE("EAGLE3: colocated, disaggregated and moved runs end with the
     const auto near = scan_features(features);
     const auto far = read_manifest(work.path() / "manifest.json");
 
-    Run<TestType> a, b, c, d(99);
+    Run<TestType> a, b, c, d(99, Activations::Recompute);
     Colocated<Draft<TestType>> colocated(files, near, *a.model, options(work.path() / "a"));
     Disaggregated<Draft<TestType>> disaggregated(shared, far, *b.model, options(work.path() / "b"));
     const auto before = disaggregated.evaluate(far);

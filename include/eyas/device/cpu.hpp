@@ -1,4 +1,6 @@
 #pragma once
+#include <omp.h>
+
 #include <dnnl.h>
 
 #include <algorithm>
@@ -35,6 +37,9 @@ public:
 #pragma omp parallel for schedule(static) if (rows > 1)
         for (std::int64_t i = 0; i < rows; ++i) f(i);
     }
+
+    /// Threads that share its loops.
+    int threads() const { return omp_get_max_threads(); }
 
     template <class F>
     double sum(std::int64_t n, F f) const {

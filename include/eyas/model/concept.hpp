@@ -47,9 +47,9 @@ concept DraftModel = requires(M& m, const M& cm, const Batch& batch, float scale
     typename M::PrecisionType;
     // Adds scale * d total_loss / d parameter to every grad. Throws DataError for a batch that does
     // not fit the model, before any gradient changes.
-    { m.forward_backward(batch, scale) } -> std::same_as<StepMetrics>;
+    { m.forward_backward(batch, scale) } -> std::convertible_to<const StepMetrics&>;
     // The same numbers without gradients.
-    { m.evaluate(batch) } -> std::same_as<StepMetrics>;
+    { m.evaluate(batch) } -> std::convertible_to<const StepMetrics&>;
     { m.parameters() } -> std::convertible_to<std::span<const Parameter>>;  // in state-dict order
     {m.zero_gradients()};
     { cm.config() } -> std::convertible_to<const ModelConfig&>;

@@ -1,7 +1,10 @@
 #pragma once
+#include <algorithm>
+#include <concepts>
 #include <cstdint>
 #include <vector>
 
+#include "eyas/core/arena.hpp"
 #include "eyas/model/eagle3_batch.hpp"
 #include "eyas/model/eagle3_parameters.hpp"
 #include "eyas/ops/attention.hpp"
@@ -17,15 +20,15 @@ namespace eyas {
 /// What one TTT step keeps for its backward; everything else is computed again.
 template <class T>
 struct StepActivations {
-    std::vector<std::int64_t> ids;  // [N] token whose embedding each row reads
-    std::vector<T> qkv;             // [N, (H+2G)E] rotated q, rotated k, v
-    std::vector<T> attended;        // [N, H*E]
-    std::vector<T> middle;          // [N, D] after the attention residual
-    std::vector<T> gate_up;         // [N, 2F]
-    std::vector<T> hidden;          // [N, D] the step's result, before any norm
-    std::vector<float> log_sum;     // [B, H, T]
-    std::vector<float> rms_embedding, rms_hidden, rms_middle;  // [N] inverse rms of the three norms
-    std::vector<float> dk, dv;  // [B, H, T, E] gradients of this step's keys and values
+    ArenaArray<std::int64_t> ids;  // [N] token whose embedding each row reads
+    ArenaArray<T> qkv;             // [N, (H+2G)E] rotated q, rotated k, v
+    ArenaArray<T> attended;        // [N, H*E]
+    ArenaArray<T> middle;          // [N, D] after the attention residual
+    ArenaArray<T> gate_up;         // [N, 2F]
+    ArenaArray<T> hidden;          // [N, D] the step's result, before any norm
+    ArenaArray<float> log_sum;     // [B, H, T]
+    ArenaArray<float> rms_embedding, rms_hidden, rms_middle;  // [N] inverse rms of the three norms
+    ArenaArray<float> dk, dv;  // [B, H, T, E] gradients of this step's keys and values
 };
 
 /// The draft's single decoder layer at one TTT step, forward and backward.
@@ -34,12 +37,44 @@ struct StepActivations {
 template <Device Dev, class T>
 class DecoderStep {
 public:
-    DecoderStep(const Dev& device, const ModelConfig& config)
-        : device_(device), c_(config), epsilon_(static_cast<float>(config.rms_norm_eps)) {}
+    DecoderStep(const Dev& device, const ModelConfig& config, Activations policy)
+        : device_(device),
+          c_(config),
+          policy_(policy),
+          epsilon_(static_cast<float>(config.rms_norm_eps)) {
+        for (auto* pointers : {&keys_, &values_}) pointers->reserve(Eagle3Options::longest_ttt);
+        for (auto* pointers : {&dk_, &dv_}) pointers->reserve(Eagle3Options::longest_ttt);
+    }
 
     std::int64_t q_width() const { return c_.num_attention_heads * c_.head_dim; }
     std::int64_t kv_width() const { return c_.num_key_value_heads * c_.head_dim; }
     std::int64_t qkv_width() const { return q_width() + 2 * kv_width(); }
+
+    /// Memory for up to `n` rows: of what `steps` keep, and of the layer's own scratch.
+    void lay_out(Arena& arena, std::vector<StepActivations<T>>& steps, std::int64_t n) {
+        const auto d = c_.hidden_size, f = c_.intermediate_size, q = q_width();
+        for (auto& s : steps) {
+            constexpr const char* kept = "activations of the TTT steps";
+            arena.give(s.ids, n, kept), arena.give(s.qkv, n * qkv_width(), kept);
+            arena.give(s.attended, n * q, kept), arena.give(s.hidden, n * d, kept);
+            if (policy_ == Activations::Recompute && &s != &steps.front()) {
+                s.middle = steps.front().middle;  // all share one step's memory
+                s.gate_up = steps.front().gate_up;
+            } else {
+                arena.give(s.middle, n * d, kept), arena.give(s.gate_up, n * 2 * f, kept);
+            }
+            arena.give(s.log_sum, n * c_.num_attention_heads, kept);
+            for (auto* rms : {&s.rms_embedding, &s.rms_hidden, &s.rms_middle})
+                arena.give(*rms, n, kept);
+            for (auto* g : {&s.dk, &s.dv}) arena.give(*g, n * q, "gradients of keys and values");
+        }
+        constexpr const char* scratch = "scratch of the layer";
+        arena.give(input_, n * 2 * d, scratch), arena.give(embedded_, n * d, scratch);
+        arena.give(normed_, n * d, scratch), arena.give(activated_, n * f, scratch);
+        arena.give(d_attended_, n * q, scratch), arena.give(d_qkv_, n * qkv_width(), scratch);
+        if (!std::same_as<T, float>)
+            arena.give(scratch_, n * std::max({2 * d, qkv_width(), 2 * f}), scratch);
+    }
 
     /// Computes steps[i] from `hidden` [N, D]. `embedding_table` [V, D].
     void forward(const Eagle3Parameters<T>& p, const T* embedding_table,
@@ -56,13 +91,7 @@ public:
                c_.num_attention_heads + c_.num_key_value_heads, c_.head_dim, angles, 1.f);
         ttt_attention(device_, attention(batch, steps, i), s.attended.data(), q_width(),
                       s.log_sum.data());
-        std::copy_n(hidden, n * d, s.middle.data());
-        linear(device_, s.attended.data(), q_width(), p.value(p.o), s.middle.data(), d, n,
-               q_width(), d, true, scratch_);
-        rms_norm(device_, s.middle.data(), d, p.value(p.post_norm), normed_.data(), d,
-                 s.rms_middle.data(), n, d, epsilon_);
-        linear(device_, normed_.data(), d, p.value(p.gate_up), s.gate_up.data(), 2 * f, n, d, 2 * f,
-               false, scratch_);
+        gate_up(p, hidden, s, n);
         swiglu(device_, s.gate_up.data(), activated_.data(), n, f);
         std::copy_n(s.middle.data(), n * d, s.hidden.data());
         linear(device_, activated_.data(), f, p.value(p.down), s.hidden.data(), d, n, f, d, true,
@@ -83,6 +112,7 @@ public:
                   const T* hidden, const RotaryRows& angles, std::vector<StepActivations<T>>& steps,
                   std::int64_t i, T* dh) {
         auto& s = steps[static_cast<std::size_t>(i)];
+        if (policy_ == Activations::Recompute) gate_up(p, hidden, s, batch.rows());
         backward_mlp(p, s, batch.rows(), dh);
         backward_attention(p, batch, angles, steps, i, dh);
         backward_input(p, embedding_table, hidden, s, batch.rows(), dh);
@@ -110,6 +140,19 @@ private:
                  s.rms_embedding.data(), n, d, epsilon_);
         rms_norm(device_, hidden, d, p.value(p.hidden_norm), input_.data() + d, 2 * d,
                  s.rms_hidden.data(), n, d, epsilon_);
+    }
+
+    /// From attention's result to the gates: middle, its norm, gate_up.
+    void gate_up(const Eagle3Parameters<T>& p, const T* hidden, StepActivations<T>& s,
+                 std::int64_t n) {
+        const auto d = c_.hidden_size, f = c_.intermediate_size;
+        std::copy_n(hidden, n * d, s.middle.data());
+        linear(device_, s.attended.data(), q_width(), p.value(p.o), s.middle.data(), d, n,
+               q_width(), d, true, scratch_);
+        rms_norm(device_, s.middle.data(), d, p.value(p.post_norm), normed_.data(), d,
+                 s.rms_middle.data(), n, d, epsilon_);
+        linear(device_, normed_.data(), d, p.value(p.gate_up), s.gate_up.data(), 2 * f, n, d, 2 * f,
+               false, scratch_);
     }
 
     TttAttention<T> attention(const Eagle3Batch<T>& batch,
@@ -193,8 +236,9 @@ private:
 
     const Dev& device_;
     const ModelConfig& c_;
+    Activations policy_;
     float epsilon_;
-    std::vector<T> input_, embedded_, normed_, activated_, d_attended_, d_qkv_;
+    ArenaArray<T> input_, embedded_, normed_, activated_, d_attended_, d_qkv_;
     std::vector<const T*> keys_, values_;
     std::vector<float*> dk_, dv_;
     RoundingScratch scratch_;

@@ -1,9 +1,11 @@
 #pragma once
 #include <algorithm>
 #include <cmath>
+#include <concepts>
 #include <cstdint>
-#include <vector>
+#include <span>
 
+#include "eyas/core/arena.hpp"
 #include "eyas/model/concept.hpp"
 #include "eyas/model/eagle3_batch.hpp"
 #include "eyas/model/eagle3_options.hpp"
@@ -28,24 +30,40 @@ public:
                       const VocabMap& map)
         : device_(device), c_(config), o_(options), map_(map) {}
 
+    /// Memory for batches of up to `rows` rows.
+    void lay_out(Arena& arena, std::int64_t rows) {
+        constexpr const char* part = "tiles of the heads";
+        const auto n = std::min(tile_rows, rows), d = c_.hidden_size, w = c_.draft_vocab_size;
+        arena.give(states_, n * c_.target_hidden_size, part), arena.give(teacher_, n * w, part);
+        arena.give(tile_, TeacherHead<T>::tile_elements(n, c_.vocab_size - w), part);
+        arena.give(logits_, n * w, part);
+        for (auto* a : {&gathered_, &normed_, &d_gathered_}) arena.give(*a, n * d, part);
+        if (!std::same_as<T, float>)
+            arena.give(rounded_, n * w, part), arena.give(scratch_, n * d, part);
+        arena.give(inverse_rms_, n, part), arena.give(teacher_rows_, n, part);
+        arena.give(kept_, n, part), arena.give(used_, n, part), arena.give(draft_rows_, n, part);
+        arena.give(log_acceptance_, o_.ttt_length, part);
+        arena.give(weights_, o_.ttt_length, part);
+    }
+
     /// Metrics of the batch; with `dh` also gradients: adds scale * d total / d lm_head and norm to
     /// the parameters and writes scale * d total / d hidden of step k to dh[k] [N, D]. hidden[k]
-    /// [N, D] is the result of TTT step k.
-    StepMetrics run(Eagle3Parameters<T>& p, const TeacherHead<T>& teacher,
-                    const Eagle3Batch<T>& batch, const std::vector<const T*>& hidden,
-                    const std::vector<T*>* dh, float scale) {
-        std::vector<Coefficients> none(hidden.size());
-        if (!dh) return pass(p, teacher, batch, hidden, nullptr, none);
-        for (T* g : *dh) std::fill_n(g, batch.rows() * c_.hidden_size, T(0.f));
-        if (o_.loss == LossType::CrossEntropy) {
-            for (std::size_t k = 0; k < none.size(); ++k)
-                none[k].cross_entropy = decay(k) * scale / static_cast<float>(batch.rows());
-            return pass(p, teacher, batch, hidden, dh, none);
+    /// [N, D] is the result of TTT step k. Good until the next call.
+    const StepMetrics& run(Eagle3Parameters<T>& p, const TeacherHead<T>& teacher,
+                           const Eagle3Batch<T>& batch, std::span<const T* const> hidden,
+                           std::span<T* const> dh, float scale) {
+        weights_.assign(hidden.size(), Coefficients{});
+        for (T* g : dh) std::fill_n(g, batch.rows() * c_.hidden_size, T(0.f));
+        if (!dh.empty() && o_.loss == LossType::CrossEntropy)
+            for (std::size_t k = 0; k < weights_.size(); ++k)
+                weights_[k].cross_entropy = decay(k) * scale / static_cast<float>(batch.rows());
+        const bool twice = !dh.empty() && o_.loss != LossType::CrossEntropy;
+        pass(p, teacher, batch, hidden, twice ? std::span<T* const>() : dh);
+        if (twice) {  // LK weights need whole-batch rates
+            lk_coefficients(metrics_, batch.rows(), scale);
+            pass(p, teacher, batch, hidden, dh);
         }
-        auto m =
-            pass(p, teacher, batch, hidden, nullptr, none);  // LK weights need whole-batch rates
-        pass(p, teacher, batch, hidden, dh, lk_coefficients(m, batch.rows(), scale));
-        return m;
+        return metrics_;
     }
 
 private:
@@ -63,9 +81,8 @@ private:
         return o_.kl_scale * std::exp(-o_.kl_decay * m.acceptance_rate(k));
     }
 
-    std::vector<Coefficients> lk_coefficients(const StepMetrics& m, std::int64_t rows,
-                                              float scale) const {
-        std::vector<Coefficients> c(m.loss.size());
+    void lk_coefficients(const StepMetrics& m, std::int64_t rows, float scale) {
+        auto& c = weights_;
         for (std::size_t k = 0; k < c.size(); ++k) {
             const double weight = decay(k) * scale, accepted = std::max(m.acceptance_rows[k], 1e-8);
             c[k].log_acceptance = o_.loss == LossType::LkAlpha;
@@ -73,14 +90,13 @@ private:
             c[k].cross_entropy = static_cast<float>(weight * w / static_cast<double>(rows));
             c[k].acceptance = static_cast<float>(-weight * (1 - w) / accepted);
         }
-        return c;
     }
 
-    StepMetrics pass(Eagle3Parameters<T>& p, const TeacherHead<T>& teacher,
-                     const Eagle3Batch<T>& batch, const std::vector<const T*>& hidden,
-                     const std::vector<T*>* dh, const std::vector<Coefficients>& weights) {
+    void pass(Eagle3Parameters<T>& p, const TeacherHead<T>& teacher, const Eagle3Batch<T>& batch,
+              std::span<const T* const> hidden, std::span<T* const> dh) {
         const auto steps = hidden.size();
-        StepMetrics m;
+        auto& m = metrics_;
+        m.total_loss = 0;
         for (auto* v : {&m.loss, &m.correct, &m.supervised, &m.acceptance_sum, &m.acceptance_rows})
             v->assign(steps, 0);
         log_acceptance_.assign(steps, 0);
@@ -89,13 +105,12 @@ private:
             const auto n = std::min(tile_rows, total - begin);
             evaluate_teacher(teacher, batch, batch.supervised.data() + begin, n, m);
             for (std::size_t k = 0; k < steps; ++k)
-                draft_step(p, batch, k, hidden[k], dh ? (*dh)[k] : nullptr, weights[k], m);
+                draft_step(p, batch, k, hidden[k], dh.empty() ? nullptr : dh[k], weights_[k], m);
         }
         for (std::size_t k = 0; k < steps; ++k) {
             finish(m, k, batch.rows());
             m.total_loss += decay(k) * m.loss[k];
         }
-        return m;
     }
 
     /// Fills states_, then keeps in kept_ the target rows whose teacher token has a draft id, with
@@ -105,7 +120,7 @@ private:
         const auto dt = teacher.width(), w = teacher.draft_vocab_size();
         states_.resize(static_cast<std::size_t>(n * dt));
         teacher_.resize(static_cast<std::size_t>(n * w));
-        const T* target = batch.target.template as<T>().data();
+        const T* target = batch.target.data();
         for (std::int64_t r = 0; r < n;
              ++r) {  // the teacher of row q is state q+1; none past the end
             const auto q = rows[r] % batch.tokens;
@@ -242,13 +257,15 @@ private:
     const ModelConfig& c_;
     const Eagle3Options& o_;
     const VocabMap& map_;
-    std::vector<T> states_, gathered_, normed_, d_gathered_, rounded_;
-    std::vector<float> teacher_, tile_, logits_, inverse_rms_;
-    std::vector<TeacherRow> teacher_rows_;
-    std::vector<Kept> kept_;
-    std::vector<std::size_t> used_;
-    std::vector<DraftRow> draft_rows_;
-    std::vector<double> log_acceptance_;
+    StepMetrics metrics_;
+    ArenaArray<T> states_, gathered_, normed_, d_gathered_, rounded_;
+    ArenaArray<float> teacher_, tile_, logits_, inverse_rms_;
+    ArenaArray<TeacherRow> teacher_rows_;
+    ArenaArray<Kept> kept_;
+    ArenaArray<std::size_t> used_;
+    ArenaArray<DraftRow> draft_rows_;
+    ArenaArray<double> log_acceptance_;
+    ArenaArray<Coefficients> weights_;
     RoundingScratch scratch_;
 };
 

@@ -1,17 +1,19 @@
 #pragma once
+#include <algorithm>
+#include <array>
+#include <concepts>
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "eyas/core/arena.hpp"
 #include "eyas/device/concept.hpp"
 #include "eyas/device/precision.hpp"
 #include "eyas/model/concept.hpp"
-#include "eyas/model/decoder_step.hpp"
-#include "eyas/model/distillation_heads.hpp"
-#include "eyas/model/eagle3_batch.hpp"
 #include "eyas/model/eagle3_options.hpp"
 #include "eyas/model/eagle3_parameters.hpp"
+#include "eyas/model/eagle3_workspace.hpp"
 #include "eyas/model/frozen_target.hpp"
 #include "eyas/model/teacher_head.hpp"
 #include "eyas/ops/rotary.hpp"
@@ -40,18 +42,50 @@ public:
           embedding_(dtype_of<Element>, target.embed_tokens.shape),
           teacher_(target.lm_head, map_),
           rotary_(config_, 0, dtype_of<Element>),
-          step_(device_, config_),
-          heads_(device_, config_, options_, map_),
-          activations_(static_cast<std::size_t>(options_.ttt_length)) {
+          work_(device_, config_, options_, map_) {
         convert_into(target.embed_tokens, embedding_.mutable_view());
     }
     Eagle3(const Eagle3&) = delete;
     Eagle3& operator=(const Eagle3&) = delete;
 
-    StepMetrics forward_backward(const Batch& batch, float scale) {
+    /// Metrics are good until the next call.
+    const StepMetrics& forward_backward(const Batch& batch, float scale) {
         return run(batch, scale, true);
     }
-    StepMetrics evaluate(const Batch& batch) { return run(batch, 0.f, false); }
+    const StepMetrics& evaluate(const Batch& batch) { return run(batch, 0.f, false); }
+
+    /// Memory for batches of up to `rows` rows (B*T) at positions below `positions`: steps with
+    /// them allocate nothing. A larger batch makes more room when it comes. Throws ResourceError.
+    void reserve(std::int64_t rows, std::int64_t positions) {
+        rotary_.reserve(positions + options_.ttt_length + 1);
+        if (rows <= reserved_rows_) return;
+        reserved_rows_ = 0;
+        arena_.build([&](Arena& a) { work_.lay_out(a, rows); });
+        reserved_rows_ = rows;
+    }
+
+    /// Bytes by part that a model of this kind will hold, with batches of up to `rows` rows (B*T),
+    /// before there is one. Throws what the constructor throws of options.
+    static std::vector<ArenaPart> memory_plan(const ModelConfig& config,
+                                              const Eagle3Options& options, std::int64_t rows) {
+        const auto size = [](std::int64_t elements, std::size_t each) {
+            return static_cast<std::uint64_t>(elements) * each;
+        };
+        const auto count = parameter_count(config);
+        const auto head = config.vocab_size * config.target_hidden_size;
+        std::vector<ArenaPart> parts{
+            {"target: embedding", size(config.vocab_size * config.hidden_size, sizeof(Element))},
+            {"target: head", size(head, sizeof(Element)) + size(config.vocab_size, 8)},
+            {"draft: parameters", size(count, sizeof(Element))},
+            {"draft: gradients", size(count, sizeof(float))}};
+        const D device{};
+        const VocabMap none;
+        Eagle3Workspace<D, Element> work(device, config, options, none);
+        auto of_step = Arena::plan([&](Arena& a) { work.lay_out(a, rows); });
+        work.plan_scratch(of_step, device, rows);
+        for (const auto& p : of_step) parts.push_back({"step: " + p.name, p.bytes});
+        return parts;
+    }
 
     const std::vector<Parameter>& parameters() { return parameters_.list(); }
     void zero_gradients() { parameters_.zero_gradients(); }
@@ -60,6 +94,9 @@ public:
     const VocabMap& vocab_map() const { return map_; }
     const D& device() const { return device_; }
     std::int64_t parameter_count() const { return parameters_.size(); }
+    static std::int64_t parameter_count(const ModelConfig& config) {
+        return Eagle3Parameters<Element>::count(config);
+    }
 
 private:
     void check(const FrozenTarget& t) const {
@@ -81,52 +118,57 @@ private:
                                 std::to_string(config_.draft_vocab_size),
                             "Eagle3",
                             "Build the map with the config's vocab_size and draft_vocab_size");
-        if (options_.ttt_length < 1 || options_.ttt_length > 16)
+        if (options_.ttt_length < 1 || options_.ttt_length > Eagle3Options::longest_ttt)
             throw ContractError("ttt_length is " + std::to_string(options_.ttt_length),
                                 "Eagle3Options", "Use 1 to 16");
     }
 
-    StepMetrics run(const Batch& batch, float scale, bool gradient) {
-        batch_.assign(batch, config_);
+    const StepMetrics& run(const Batch& batch, float scale, bool gradient) {
+        Eagle3Batch<Element>::check(batch, config_);
+        reserve(batch.batch_size() * batch.tokens(), batch.tokens());
+        work_.batch.assign(batch);
         forward();
-        const auto steps = activations_.size();
-        std::vector<const Element*> hidden;
-        for (const auto& a : activations_) hidden.push_back(a.hidden.data());
-        if (!gradient) return heads_.run(parameters_, teacher_, batch_, hidden, nullptr, 0.f);
-        head_gradients_.resize(steps);
-        std::vector<Element*> dh;
-        for (auto& g : head_gradients_) {
-            g.resize(static_cast<std::size_t>(batch_.rows() * config_.hidden_size));
-            dh.push_back(g.data());
+        const auto steps = work_.activations.size();
+        std::array<const Element*, Eagle3Options::longest_ttt> hidden{};
+        std::array<Element*, Eagle3Options::longest_ttt> dh{};
+        for (std::size_t k = 0; k < steps; ++k) {
+            hidden[k] = work_.activations[k].hidden.data();
+            work_.head_gradients[k].resize(
+                static_cast<std::size_t>(work_.batch.rows() * config_.hidden_size));
+            dh[k] = work_.head_gradients[k].data();
         }
-        auto metrics = heads_.run(parameters_, teacher_, batch_, hidden, &dh, scale);
-        backward();
+        const auto& metrics =
+            work_.heads.run(parameters_, teacher_, work_.batch, {hidden.data(), steps},
+                            {dh.data(), gradient ? steps : 0}, scale);
+        if (gradient) backward();
         return metrics;
     }
 
     void forward() {
-        const auto n = batch_.rows(), d = config_.hidden_size, dt = config_.target_hidden_size;
-        rotary_.reserve(batch_.last_position() + options_.ttt_length + 1);
-        angles_.clear();
-        for (std::int64_t k = 0; k < options_.ttt_length; ++k)
-            angles_.emplace_back(rotary_, batch_.positions, n, config_.head_dim, k);
-        projected_.resize(static_cast<std::size_t>(n * d));
+        const auto n = work_.batch.rows(), d = config_.hidden_size, dt = config_.target_hidden_size;
+        rotary_.reserve(work_.batch.last_position() + options_.ttt_length + 1);
+        for (std::size_t k = 0; k < work_.angles.size(); ++k)
+            work_.angles[k].assign(rotary_,
+                                   {work_.batch.positions.data(), work_.batch.positions.size()}, n,
+                                   static_cast<std::int64_t>(k));
+        work_.projected.resize(static_cast<std::size_t>(n * d));
         linear(device_, projection_input(), 3 * dt, parameters_.value(parameters_.fc),
-               projected_.data(), d, n, 3 * dt, d, false, scratch_);
+               work_.projected.data(), d, n, 3 * dt, d, false, work_.scratch);
         for (std::int64_t k = 0; k < options_.ttt_length; ++k)
-            step_.forward(parameters_, table(), batch_, input_of(k),
-                          angles_[static_cast<std::size_t>(k)], activations_, k);
+            work_.step.forward(parameters_, table(), work_.batch, input_of(k),
+                               work_.angles[static_cast<std::size_t>(k)], work_.activations, k);
     }
 
     void backward() {
-        const auto n = batch_.rows(), d = config_.hidden_size, dt = config_.target_hidden_size;
-        step_.begin_backward(activations_, n);
-        auto& dh = head_gradients_.back();
+        const auto n = work_.batch.rows(), d = config_.hidden_size, dt = config_.target_hidden_size;
+        work_.step.begin_backward(work_.activations, n);
+        auto& dh = work_.head_gradients.back();
         for (std::int64_t k = options_.ttt_length - 1; k >= 0; --k) {
-            step_.backward(parameters_, table(), batch_, input_of(k),
-                           angles_[static_cast<std::size_t>(k)], activations_, k, dh.data());
+            work_.step.backward(parameters_, table(), work_.batch, input_of(k),
+                                work_.angles[static_cast<std::size_t>(k)], work_.activations, k,
+                                dh.data());
             if (k == 0) break;
-            const Element* head = head_gradients_[static_cast<std::size_t>(k - 1)].data();
+            const Element* head = work_.head_gradients[static_cast<std::size_t>(k - 1)].data();
             Element* to = dh.data();
             device_.for_each(n * d, [=](std::int64_t i) {
                 to[i] = Element(static_cast<float>(to[i]) + static_cast<float>(head[i]));
@@ -140,36 +182,36 @@ private:
     /// The captured states, with fc_norm each third normalised by its own weight. [N, 3Dt]
     const Element* projection_input() {
         if (!config_.fc_norm) return projection_input_data();
-        const auto n = batch_.rows(), dt = config_.target_hidden_size;
-        const Element* in = batch_.hidden.template as<Element>().data();
-        normed_.resize(static_cast<std::size_t>(n * 3 * dt));
-        fc_rms_.resize(static_cast<std::size_t>(3 * n));
+        const auto n = work_.batch.rows(), dt = config_.target_hidden_size;
+        const Element* in = work_.batch.hidden.data();
+        work_.normed.resize(static_cast<std::size_t>(n * 3 * dt));
+        work_.fc_rms.resize(static_cast<std::size_t>(3 * n));
         for (std::int64_t i = 0; i < 3; ++i)
             rms_norm(device_, in + i * dt, 3 * dt, parameters_.value(parameters_.fc_norm[i]),
-                     normed_.data() + i * dt, 3 * dt, fc_rms_.data() + i * n, n, dt,
+                     work_.normed.data() + i * dt, 3 * dt, work_.fc_rms.data() + i * n, n, dt,
                      static_cast<float>(config_.rms_norm_eps));
-        return normed_.data();
+        return work_.normed.data();
     }
     const Element* projection_input_data() const {
-        return config_.fc_norm ? normed_.data() : batch_.hidden.template as<Element>().data();
+        return config_.fc_norm ? work_.normed.data() : work_.batch.hidden.data();
     }
 
     void backward_fc_norm(const Element* dh) {
-        const auto n = batch_.rows(), d = config_.hidden_size, dt = config_.target_hidden_size;
-        const Element* in = batch_.hidden.template as<Element>().data();
-        linear_backward_input(device_, dh, d, parameters_.value(parameters_.fc), normed_.data(),
-                              3 * dt, n, 3 * dt, d, false, scratch_);
+        const auto n = work_.batch.rows(), d = config_.hidden_size, dt = config_.target_hidden_size;
+        const Element* in = work_.batch.hidden.data();
+        linear_backward_input(device_, dh, d, parameters_.value(parameters_.fc),
+                              work_.normed.data(), 3 * dt, n, 3 * dt, d, false, work_.scratch);
         for (std::int64_t i = 0; i < 3; ++i)
-            rms_norm_backward(device_, in + i * dt, 3 * dt,
-                              parameters_.value(parameters_.fc_norm[i]), normed_.data() + i * dt,
-                              3 * dt, static_cast<Element*>(nullptr), dt, fc_rms_.data() + i * n,
-                              parameters_.grad(parameters_.fc_norm[i]), n, dt);
+            rms_norm_backward(
+                device_, in + i * dt, 3 * dt, parameters_.value(parameters_.fc_norm[i]),
+                work_.normed.data() + i * dt, 3 * dt, static_cast<Element*>(nullptr), dt,
+                work_.fc_rms.data() + i * n, parameters_.grad(parameters_.fc_norm[i]), n, dt);
     }
 
     const Element* table() const { return embedding_.template as<Element>().data(); }
     const Element* input_of(std::int64_t k) const {
-        return k == 0 ? projected_.data()
-                      : activations_[static_cast<std::size_t>(k - 1)].hidden.data();
+        return k == 0 ? work_.projected.data()
+                      : work_.activations[static_cast<std::size_t>(k - 1)].hidden.data();
     }
 
     D device_;
@@ -180,16 +222,9 @@ private:
     Tensor embedding_;  // [V, D]
     TeacherHead<Element> teacher_;
     RotaryTable rotary_;
-    DecoderStep<D, Element> step_;
-    DistillationHeads<D, Element> heads_;
-
-    Eagle3Batch<Element> batch_;
-    std::vector<StepActivations<Element>> activations_;  // K
-    std::vector<RotaryRows> angles_;                     // K
-    std::vector<std::vector<Element>> head_gradients_;   // K of [N, D]
-    std::vector<Element> projected_, normed_;            // [N, D], [N, 3Dt]
-    std::vector<float> fc_rms_;                          // [3, N]
-    RoundingScratch scratch_;
+    Eagle3Workspace<D, Element> work_;
+    Arena arena_;
+    std::int64_t reserved_rows_ = 0;
 };
 
 }  // namespace eyas

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "eyas/core/arena.hpp"
 #include "eyas/core/convert.hpp"
 #include "eyas/format/hf_config.hpp"
 #include "eyas/loader/batch.hpp"
@@ -11,25 +12,33 @@
 
 namespace eyas {
 
-/// A batch checked against the model and brought into the form that the step reads. Buffers are
-/// reused from batch to batch and only ever grow.
+/// A batch checked against the model and brought into the form that the step reads. Its arrays
+/// lie in the model's arena.
 /// Shift rule: row p uses aux state p, the embedding of token p+1 and the teacher of position p+1;
 /// at TTT step i everything but the attention mask and the positions moves i further.
 template <class T>
 struct Eagle3Batch {
-    std::int64_t batch = 0, tokens = 0;    // B, T
-    std::vector<std::int64_t> ids;         // [B, T] input ids
-    std::vector<std::int64_t> mask;        // [B, T] attention mask
-    std::vector<std::int64_t> positions;   // [1 or 3, B, T]
-    std::vector<std::int64_t> supervised;  // flat target rows b*T + q with loss mask 1, ascending
-    Tensor hidden;                         // [B*T, 3Dt]
-    Tensor target;                         // [B*T, Dt], unshifted
+    std::int64_t batch = 0, tokens = 0;   // B, T
+    ArenaArray<std::int64_t> ids;         // [B, T] input ids
+    ArenaArray<std::int64_t> mask;        // [B, T] attention mask
+    ArenaArray<std::int64_t> positions;   // [1 or 3, B, T]
+    ArenaArray<std::int64_t> supervised;  // flat target rows b*T + q with loss mask 1, ascending
+    ArenaArray<T> hidden;                 // [B*T, 3Dt]
+    ArenaArray<T> target;                 // [B*T, Dt], unshifted
 
     std::int64_t rows() const { return batch * tokens; }
 
-    /// Throws DataError that names the sample and the field for anything that does not fit.
-    void assign(const Batch& b, const ModelConfig& c) {
-        check(b, c);
+    /// Memory for up to n rows.
+    void lay_out(Arena& arena, const ModelConfig& c, std::int64_t n) {
+        constexpr const char* part = "batch";
+        for (auto* a : {&ids, &mask, &supervised}) arena.give(*a, n, part);
+        arena.give(positions, 3 * n, part);
+        arena.give(hidden, n * 3 * c.target_hidden_size, part);
+        arena.give(target, n * c.target_hidden_size, part);
+    }
+
+    /// The batch must have been checked, and memory laid out for as many rows.
+    void assign(const Batch& b) {
         batch = b.batch_size();
         tokens = b.tokens();
         copy(b.input_ids, ids);
@@ -51,31 +60,7 @@ struct Eagle3Batch {
 
     std::int64_t last_position() const { return *std::ranges::max_element(positions); }
 
-private:
-    static void copy(const TensorView& from, std::vector<std::int64_t>& to) {
-        const auto v = from.as<std::int64_t>();
-        to.assign(v.begin(), v.end());
-    }
-
-    static void convert(const TensorView& from, Tensor& to) {
-        if (to.empty() || to.elements() < from.elements())
-            to = Tensor(dtype_of<T>, {from.elements()});
-        convert_into(from, {to.mutable_view().data, dtype_of<T>, from.shape});
-    }
-
-    static std::string name(const Batch& b) {
-        std::string s = "batch";
-        for (const auto& id : b.sample_ids) s += " " + id;
-        return s;
-    }
-
-    static void expect(const Batch& b, const char* field, const TensorView& t, const Shape& want) {
-        if (!(t.shape == want))
-            throw DataError(
-                std::string(field) + " has shape " + t.shape.text() + ", expected " + want.text(),
-                name(b), "The features and the draft config must come from the same target model");
-    }
-
+    /// Throws DataError that names the sample and the field for anything that does not fit.
     static void check(const Batch& b, const ModelConfig& c) {
         const auto B = b.batch_size(), n = b.tokens();
         const bool three = b.position_ids && b.position_ids->shape.rank() == 3;
@@ -96,6 +81,31 @@ private:
         if (b.position_ids)
             range(b, "position_ids", *b.position_ids, c.max_position_embeddings,
                   "Raise max_position_embeddings in the draft config");
+    }
+
+private:
+    static void copy(const TensorView& from, ArenaArray<std::int64_t>& to) {
+        const auto v = from.as<std::int64_t>();
+        to.resize(v.size());
+        std::ranges::copy(v, to.begin());
+    }
+
+    static void convert(const TensorView& from, ArenaArray<T>& to) {
+        to.resize(static_cast<std::size_t>(from.elements()));
+        convert_into(from, {reinterpret_cast<std::byte*>(to.data()), dtype_of<T>, from.shape});
+    }
+
+    static std::string name(const Batch& b) {
+        std::string s = "batch";
+        for (const auto& id : b.sample_ids) s += " " + id;
+        return s;
+    }
+
+    static void expect(const Batch& b, const char* field, const TensorView& t, const Shape& want) {
+        if (!(t.shape == want))
+            throw DataError(
+                std::string(field) + " has shape " + t.shape.text() + ", expected " + want.text(),
+                name(b), "The features and the draft config must come from the same target model");
     }
 
     static void range(const Batch& b, const char* field, const TensorView& t, std::int64_t end,

@@ -12,11 +12,19 @@ namespace eyas {
 /// acceptance rises. Source: SpecForge's LK losses.
 enum class LossType { CrossEntropy, LkAlpha, LkLambda };
 
+/// What a step keeps of its activations for the backward. Recompute: only what enters attention and
+/// the next step; the rest is computed again, to the same bits, for a fifth more time and less than
+/// half the memory a TTT step.
+enum class Activations { Keep, Recompute };
+
 /// How an EAGLE3 draft is unrolled and scored (not what it consists of: that is ModelConfig).
 struct Eagle3Options {
-    std::int64_t ttt_length = 7;  // K, 1 to 16
+    static constexpr std::int64_t longest_ttt = 16;
+
+    std::int64_t ttt_length = 7;  // K, 1 to longest_ttt
     double loss_decay = 0.8;      // weight of step k is loss_decay^k
     LossType loss = LossType::CrossEntropy;
+    Activations activations = Activations::Keep;  // changes no result, so a run may change it
     double kl_scale = 1.0,
            kl_decay = 1.0;  // LkLambda: weight = kl_scale * exp(-kl_decay * acceptance)
 };

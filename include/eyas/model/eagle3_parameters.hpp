@@ -20,7 +20,31 @@ template <class T>
 class Eagle3Parameters {
 public:
     /// Linear layers N(0, initializer_range), norms 1. The same seed gives the same bits anywhere.
-    Eagle3Parameters(const ModelConfig& c, std::uint64_t seed) {
+    Eagle3Parameters(const ModelConfig& c, std::uint64_t seed) : Eagle3Parameters(c) {
+        values_ = Tensor(dtype_of<T>, {size_});
+        grads_ = Tensor::zeros(DType::F32, {size_});
+        bind();
+        initialise(c.initializer_range, seed);
+    }
+
+    /// Elements that a draft of this config has.
+    static std::int64_t count(const ModelConfig& c) { return Eagle3Parameters(c).size_; }
+
+    /// Where a matrix begins in the block, for values and for gradients.
+    struct Slot {
+        std::int64_t offset = 0;
+    };
+    Slot qkv, o, gate_up, down, hidden_norm, input_norm, post_norm, fc, fc_norm[3], norm, lm_head;
+
+    const T* value(Slot s) const { return values_.as<T>().data() + s.offset; }
+    float* grad(Slot s) { return grads_.as<float>().data() + s.offset; }
+    const std::vector<Parameter>& list() const { return parameters_; }
+    void zero_gradients() { std::ranges::fill(grads_.as<float>(), 0.f); }
+    std::int64_t size() const { return size_; }  // elements
+
+private:
+    /// Names, shapes and places; no memory.
+    explicit Eagle3Parameters(const ModelConfig& c) {
         const auto d = c.hidden_size, q = c.num_attention_heads * c.head_dim,
                    kv = c.num_key_value_heads * c.head_dim;
         const std::string layer = "midlayer.";
@@ -40,25 +64,8 @@ public:
         add("norm.weight", {d}, norm);
         parameters_.back().receives_gradient = c.norm_output;
         add("lm_head.weight", {c.draft_vocab_size, d}, lm_head);
-        values_ = Tensor(dtype_of<T>, {size_});
-        grads_ = Tensor::zeros(DType::F32, {size_});
-        bind();
-        initialise(c.initializer_range, seed);
     }
 
-    /// Where a matrix begins in the block, for values and for gradients.
-    struct Slot {
-        std::int64_t offset = 0;
-    };
-    Slot qkv, o, gate_up, down, hidden_norm, input_norm, post_norm, fc, fc_norm[3], norm, lm_head;
-
-    const T* value(Slot s) const { return values_.as<T>().data() + s.offset; }
-    float* grad(Slot s) { return grads_.as<float>().data() + s.offset; }
-    const std::vector<Parameter>& list() const { return parameters_; }
-    void zero_gradients() { std::ranges::fill(grads_.as<float>(), 0.f); }
-    std::int64_t size() const { return size_; }  // elements
-
-private:
     void add(const std::string& name, const Shape& shape, Slot& slot) {
         slot.offset = size_;
         add(name, shape);

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "eyas/core/arena.hpp"
 #include "eyas/core/convert.hpp"
 #include "eyas/core/tensor.hpp"
 #include "eyas/device/concept.hpp"
@@ -38,17 +39,22 @@ public:
     std::int64_t width() const { return width_; }                   // Dt
     std::int64_t draft_vocab_size() const { return draft_vocab_; }  // W
 
+    /// Of the scratch for n rows, where `rest` target tokens have no draft id.
+    static std::int64_t tile_elements(std::int64_t n, std::int64_t rest) {
+        return n * std::min(vocabulary_tile, rest);
+    }
+
     /// Draft-vocabulary logits z [N, W] (fp32 numbers in T's precision) of states [N, Dt], and per
-    /// row the arg-max and log-sum-exp over the whole vocabulary. `tile` is scratch, resized as
-    /// needed.
+    /// row the arg-max and log-sum-exp over the whole vocabulary. `tile` is scratch for
+    /// tile_elements(n, V - W).
     template <Device Dev>
     void evaluate(const Dev& device, const T* states, std::int64_t n, float* z,
-                  std::vector<float>& tile, std::vector<TeacherRow>& rows) const {
+                  ArenaArray<float>& tile, ArenaArray<TeacherRow>& rows) const {
         rows.assign(static_cast<std::size_t>(n), TeacherRow{});
         logits(device, states, n, 0, draft_vocab_, z);
         visit_all(device, z, n, 0, draft_vocab_, rows);
-        tile.resize(static_cast<std::size_t>(n * vocabulary_tile));
         const auto total = static_cast<std::int64_t>(ids_.size());
+        tile.resize(static_cast<std::size_t>(tile_elements(n, total - draft_vocab_)));
         for (auto begin = draft_vocab_; begin < total; begin += vocabulary_tile) {
             const auto count = std::min(vocabulary_tile, total - begin);
             logits(device, states, n, begin, count, tile.data());
@@ -68,7 +74,7 @@ private:
     }
     template <Device Dev>
     void visit_all(const Dev& device, const float* z, std::int64_t n, std::int64_t begin,
-                   std::int64_t count, std::vector<TeacherRow>& rows) const {
+                   std::int64_t count, ArenaArray<TeacherRow>& rows) const {
         const std::int64_t* ids = ids_.data() + begin;
         TeacherRow* row = rows.data();
         device.for_each_row(n, [=](std::int64_t r) { visit(row[r], z + r * count, ids, count); });

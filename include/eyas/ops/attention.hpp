@@ -44,6 +44,10 @@ struct AttentionScratch {
         p.resize(static_cast<std::size_t>(attention_block * block_columns));
         dp.resize(p.size());
     }
+    /// Bytes of it, and of the output's gradient beside it, for `columns` = tokens + step.
+    static std::int64_t bytes(std::int64_t tokens, std::int64_t width, std::int64_t columns) {
+        return 4 * (5 * tokens * width + 2 * attention_block * columns);
+    }
 };
 
 template <class T>

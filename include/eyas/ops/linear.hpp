@@ -1,14 +1,14 @@
 #pragma once
 #include <concepts>
 #include <cstdint>
-#include <vector>
 
+#include "eyas/core/arena.hpp"
 #include "eyas/device/concept.hpp"
 
 namespace eyas {
 
 /// Scratch for matmuls whose fp32 result is rounded to a narrower T; unused when T is float.
-using RoundingScratch = std::vector<float>;
+using RoundingScratch = ArenaArray<float>;
 
 namespace detail {
 /// y = product, or y += product, where the product is rounded to T before the addition (a residual

@@ -2,8 +2,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <span>
 #include <vector>
 
+#include "eyas/core/arena.hpp"
 #include "eyas/core/bfloat16.hpp"
 #include "eyas/core/dtype.hpp"
 #include "eyas/device/concept.hpp"
@@ -66,11 +68,25 @@ private:
 /// table for one-axis positions, gathered rows for three-axis ones.
 class RotaryRows {
 public:
+    RotaryRows() = default;
+    /// With memory of its own, assigned.
+    RotaryRows(const RotaryTable& table, std::span<const std::int64_t> positions, std::int64_t rows,
+               std::int64_t head_dim, std::int64_t offset) {
+        own_.build([&](Arena& a) { lay_out(a, rows, head_dim, "rotation"); });
+        assign(table, positions, rows, offset);
+    }
+
+    /// Memory for up to `rows` rows.
+    void lay_out(Arena& arena, std::int64_t rows, std::int64_t head_dim, const char* part) {
+        width_ = head_dim;
+        arena.give(cos_, rows * head_dim, part);
+        arena.give(sin_, rows * head_dim, part);
+    }
+
     /// `positions` [axes, N] with axes 1 or 3; `offset` is added to each (the TTT step).
     /// `table` must hold position + offset rows.
-    RotaryRows(const RotaryTable& table, std::span<const std::int64_t> positions, std::int64_t rows,
-               std::int64_t head_dim, std::int64_t offset)
-        : width_(head_dim) {
+    void assign(const RotaryTable& table, std::span<const std::int64_t> positions,
+                std::int64_t rows, std::int64_t offset) {
         const auto& sections = table.sections();
         cos_.resize(static_cast<std::size_t>(rows * width_));
         sin_.resize(cos_.size());
@@ -93,8 +109,9 @@ public:
     const float* sin(std::int64_t row) const { return sin_.data() + row * width_; }
 
 private:
-    std::int64_t width_;
-    std::vector<float> cos_, sin_;  // [N, E]
+    std::int64_t width_ = 0;
+    Arena own_;
+    ArenaArray<float> cos_, sin_;  // [N, E]
 };
 
 namespace detail {

@@ -145,7 +145,7 @@ private:
         for (shortage = {}; shortage.batches < options_.accumulation; ++shortage.batches) {
             const Batch* batch = detail::next_batch(loader, open, step_ + 1, shortage);
             if (!batch) break;
-            const auto metrics = model_.forward_backward(*batch, scale);
+            const auto& metrics = model_.forward_backward(*batch, scale);
             window.add(metrics, *batch);
             ids.insert(ids.end(), batch->sample_ids.begin(), batch->sample_ids.end());
             if (!std::isfinite(metrics.total_loss))

@@ -1,0 +1,88 @@
+#pragma once
+#include <algorithm>
+#include <cstdint>
+#include <cstdio>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "eyas/core/arena.hpp"
+#include "eyas/core/error.hpp"
+#include "eyas/format/hf_config.hpp"
+
+namespace eyas {
+
+/// Bytes that a trainer will hold at its peak, by part; besides them a process holds its code and
+/// the libraries' own (some tens of MB).
+struct MemoryPlan {
+    std::vector<ArenaPart> parts;
+    std::int64_t rows = 0;  // B*T of the largest batch
+
+    std::uint64_t total() const {
+        std::uint64_t sum = 0;
+        for (const auto& p : parts) sum += p.bytes;
+        return sum;
+    }
+
+    /// Of the parts that grow with the rows of a batch.
+    std::uint64_t of_rows() const {
+        std::uint64_t sum = 0;
+        for (const auto& p : parts)
+            if (p.name.starts_with("step: ") || p.name.starts_with("loader: ")) sum += p.bytes;
+        return sum;
+    }
+
+    /// A line a part, and the sum.
+    std::string text() const {
+        std::string all;
+        const auto line = [&](const std::string& name, std::uint64_t bytes) {
+            char text[160];
+            std::snprintf(text, sizeof text, "  %-44s %10.1f MB\n", name.c_str(),
+                          static_cast<double>(bytes) / 1e6);
+            all += text;
+        };
+        for (const auto& p : parts) line(p.name, p.bytes);
+        line("in all", total());
+        return all;
+    }
+
+    /// Throws ResourceError where the plan exceeds `budget` bytes (0: none): it names the knobs,
+    /// and what each would save.
+    void require_within(std::uint64_t budget) const {
+        if (budget == 0 || total() <= budget) return;
+        const auto megabytes = [](std::uint64_t bytes) {
+            return std::to_string((bytes + 999'999) / 1'000'000) + " MB";
+        };
+        const auto grows = of_rows(), fixed = total() - grows;
+        std::string remedy;
+        if (fixed < budget) {
+            const auto fit =
+                static_cast<std::int64_t>(static_cast<double>(budget - fixed) /
+                                          static_cast<double>(grows) * static_cast<double>(rows));
+            remedy = "Batches of " + std::to_string(std::max<std::int64_t>(fit, 1)) +
+                     " rows instead of " + std::to_string(rows) +
+                     " would fit (batch_size times max_len)";
+        } else {
+            remedy = "Weights and optimizer alone need " + megabytes(fixed) +
+                     ": use a smaller draft or more memory";
+        }
+        throw ResourceError("the plan needs " + megabytes(total()) + ", the budget is " +
+                                megabytes(budget) + "\n" + text(),
+                            "memory plan", remedy + "; half the rows save " + megabytes(grows / 2));
+    }
+};
+
+/// Plan of training a model of type M with AdamW on batches of up to `rows` rows (B*T), from a
+/// loader whose ring takes `ring_bytes`; made before anything is allocated. M offers
+/// memory_plan(config, options, rows) and parameter_count(config), as Eagle3 does.
+template <class M, class Options>
+MemoryPlan memory_plan(const ModelConfig& config, const Options& options, std::int64_t rows,
+                       std::uint64_t ring_bytes) {
+    MemoryPlan plan{M::memory_plan(config, options, rows), rows};
+    const auto trained = static_cast<std::uint64_t>(M::parameter_count(config));
+    plan.parts.push_back({"optimizer: masters and moments", trained * 12});
+    if (ring_bytes > 0) plan.parts.push_back({"loader: ring", ring_bytes});
+    return plan;
+}
+
+}  // namespace eyas
