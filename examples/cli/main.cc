@@ -13,6 +13,7 @@
 #include "ingest_command.hpp"
 #include "inspect_command.hpp"
 #include "pack_command.hpp"
+#include "report_command.hpp"
 #include "serve_command.hpp"
 #include "train_command.hpp"
 #include "vocab_map_command.hpp"
@@ -30,6 +31,7 @@ constexpr const char* description =
     "  eyas serve      a store for machines that share no file system    (either pool)\n"
     "  eyas train      manifest + store -> checkpoints                  (trainer pool)\n"
     "  eyas eval       held-out accuracy and acceptance rate\n"
+    "  eyas report     runs -> one HTML page with their curves\n"
     "  eyas export     checkpoint -> a directory that serving engines load\n"
     "All at once: eyas ingest --stream FILE.jsonl --watch, eyas train --follow --manifest "
     "FILE.jsonl.\n\n"
@@ -51,6 +53,7 @@ int run(std::vector<std::string> arguments) {
     commands.push_back(std::make_unique<ServeCommand>(app));
     commands.push_back(std::make_unique<TrainCommand>(app));
     commands.push_back(std::make_unique<EvalCommand>(app));
+    commands.push_back(std::make_unique<ReportCommand>(app));
     commands.push_back(std::make_unique<CompareCommand>(app));
     commands.push_back(std::make_unique<ExportCommand>(app));
     commands.push_back(std::make_unique<InspectCommand>(app));

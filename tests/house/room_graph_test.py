@@ -4,7 +4,7 @@ import re
 import sys
 
 ROOMS = ["core", "format", "device", "ops", "sample", "transport", "store", "ingest", "loader", "ledger", "model",
-         "optimizer", "collective", "checkpoint", "trainer", "capture", "evaluate", "pipeline"]
+         "optimizer", "collective", "checkpoint", "trainer", "capture", "evaluate", "pipeline", "report"]
 LONGEST_HEADER = 300
 FORBIDDEN = [(re.compile(r"\b(TODO|FIXME|XXX|HACK)\b"), "unfinished work"),
              (re.compile(r"/(work|farm|root|home)/"), "a path of one machine"),
