@@ -63,3 +63,22 @@ TEST_CASE("files that come unasked, or several at once, are closed and the peer 
     REQUIRE(eventually([&] { return conformance::own("fd") == open; }));
     p.client->call({.head = bytes_of("x")});
 }
+
+TEST_CASE("calls whose requests and answers are both large do not wait for each other") {
+    Scratch dir;
+    Pair p({.timeout = std::chrono::seconds(10)}, {}, unix_in(dir));
+    const auto large = pattern(std::size_t{4} << 20, 1);
+    const std::span<const std::byte> parts[] = {large};
+    std::vector<std::byte> got(large.size());
+    const std::span<std::byte> into[] = {got};
+    std::vector<Call> calls(3, Call{.head = bytes_of("large"),
+                                    .parts = parts,
+                                    .answer = [&](InMessage&, auto, const auto& take) {
+                                        std::ranges::fill(got, std::byte{0});
+                                        take(into);
+                                    }});
+    calls.insert(calls.begin() + 1, Call{.head = bytes_of("small")});
+    for (const auto& error : p.client->call_each(calls)) REQUIRE_FALSE(error);
+    REQUIRE(got == large);
+    REQUIRE(p.echo.served == 4);  // each once
+}

@@ -35,7 +35,7 @@ class TransportClient : public LinkPool<B> {
 public:
     using LinkPool<B>::LinkPool;
 
-    /// Sends all on one link, several ahead of the answers, which are taken in order. One entry
+    /// Sends all on one link, small ones ahead of the answers, which are taken in order. One entry
     /// each, null where it succeeded. What a lost link left without answer is done again on a new
     /// one where it is repeatable. Entries hold TransportError (also at the deadline and after
     /// cancel()), OwnerLostError, AuthenticationError, and what the service or `answer` threw.
@@ -60,6 +60,13 @@ public:
 private:
     static constexpr int most_attempts = 3;
     static constexpr std::size_t most_in_flight = 32;
+    static constexpr std::size_t longest_ahead = 2048;  // bytes of a head
+
+    // Ahead of answers go only requests that the kernel takes whole: two sides that both wait for
+    // the other to receive would wait for ever.
+    static bool may_go_ahead(const Call& c) {
+        return c.parts.empty() && c.head.size() <= longest_ahead;
+    }
 
     // Returns what is to be done again.
     std::vector<std::size_t> one_attempt(std::span<Call> calls,
@@ -73,8 +80,10 @@ private:
             const auto held = this->take(limit);
             auto& known = held->link();
             for (; answered < left.size(); ++answered) {
-                for (; sent < left.size() && sent - answered < most_in_flight; ++sent)
+                for (; sent < left.size() && sent - answered < most_in_flight; ++sent) {
+                    if (sent > answered && !may_go_ahead(calls[left[sent]])) break;
                     send(known, calls[left[sent]], limit);
+                }
                 status[left[answered]] = take_answer(known, calls[left[answered]], limit);
             }
             held->keep();
