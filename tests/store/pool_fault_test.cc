@@ -4,6 +4,7 @@
 #include "conformance.hpp"
 #include "eyas/store/memory.hpp"
 #include "eyas/transport/posix.hpp"
+#include "faulty_backend.hpp"
 #include "forked.hpp"
 #include "scratch.hpp"
 #include "served_pool.hpp"
@@ -29,4 +30,55 @@ TEST_CASE("a put of many bytes that the quota refuses is told so, not that the l
         REQUIRE(store.backend().client().connections() <= links + 5);  // none was sent again
         store.put(prototype("b"), Sample(1).features());
     }
+}
+
+namespace {
+using Slow = conformance::FaultyBackend<Memory>;
+
+/// Puts sample "a" under a token; the generation that the pool answers.
+std::int64_t put(Sockets::Client& client, const Sample& a, std::uint64_t token) {
+    detail::WireWriter w;
+    w.put(static_cast<std::uint8_t>(detail::Operation::Put));
+    detail::PutRecord p{.token = token, .sample = "a"};
+    std::vector<std::span<const std::byte>> parts;
+    const auto features = a.features();
+    for (const auto& t : features) {
+        p.tensors.push_back({t.name, t.tensor.dtype, t.tensor.shape, xxh3(t.tensor.bytes())});
+        parts.push_back(t.tensor.bytes());
+    }
+    p.write(w);
+    std::int64_t generation = 0;
+    client.call({.head = w.bytes(), .parts = parts, .answer = [&](auto&, auto head, const auto&) {
+                     detail::WireReader r(head, "pool");
+                     generation = r.get<std::int64_t>();
+                 }});
+    return generation;
+}
+}  // namespace
+
+TEST_CASE("a put that comes again while the first is under way is done once") {
+    const Slow::Options place;
+    test::Served<Sockets, Slow> pool(place, "eyas+tcp://127.0.0.1:0");
+    Sockets sockets;
+    const auto client = sockets.client(pool.server->address(), {});
+    const Sample a(1);
+    const auto both = [&](std::uint64_t token, auto& first, auto& second) {
+        first = std::async(std::launch::async, [&, token] { return put(*client, a, token); });
+        second = std::async(std::launch::async, [&, token] { return put(*client, a, token); });
+    };
+    std::future<std::int64_t> first, second;
+    place.faults->slow_publishes = 2;
+    both(7, first, second);
+    REQUIRE(first.get() == 1);
+    REQUIRE(second.get() == 1);
+    REQUIRE(pool.store.backend().objects().at(0).key.generation == 1);
+
+    // What failed is done again when it is asked for again.
+    place.faults->slow_publishes = 2;
+    place.faults->publishes = 2;
+    both(8, first, second);
+    REQUIRE_THROWS_AS(first.get(), ResourceError);
+    REQUIRE_THROWS_AS(second.get(), ResourceError);
+    place.faults->publishes = 0;
+    REQUIRE(put(*client, a, 8) == 2);
 }

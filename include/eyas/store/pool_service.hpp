@@ -1,7 +1,6 @@
 #pragma once
 #include <atomic>
 #include <cstdint>
-#include <deque>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -10,6 +9,7 @@
 #include <vector>
 
 #include "eyas/core/checksum.hpp"
+#include "eyas/store/put_once.hpp"
 #include "eyas/store/remote_protocol.hpp"
 #include "eyas/store/store.hpp"
 #include "eyas/transport/server.hpp"
@@ -158,28 +158,11 @@ private:
         }
         request.take(places);
         detail::WireWriter w;
-        w.put(put_once(p, tensors, sums));
-        request.reply(w.bytes());
-    }
-
-    // A put whose answer was lost comes again with its token: it is not done twice.
-    std::int64_t put_once(const detail::PutRecord& p, std::span<const NamedTensor> tensors,
-                          const Checksums& sums) {
-        {
-            const std::lock_guard lock(mutex_);
-            if (const auto it = done_.find(p.token); it != done_.end()) return it->second;
-        }
-        const auto generation =
-            store_.put({.sample_id = p.sample, .run_id = {}}, tensors, {.announced = &sums})
+        w.put(puts_(p.token, request.limit(), request.peer(), [&] {
+            return store_.put({.sample_id = p.sample, .run_id = {}}, tensors, {.announced = &sums})
                 .generation();
-        const std::lock_guard lock(mutex_);
-        done_[p.token] = generation;
-        order_.push_back(p.token);
-        if (order_.size() > most_remembered) {
-            done_.erase(order_.front());
-            order_.pop_front();
-        }
-        return generation;
+        }));
+        request.reply(w.bytes());
     }
 
     void erase(Request& request, detail::WireReader& r) {
@@ -233,15 +216,11 @@ private:
                 }};
     }
 
-    static constexpr std::size_t most_remembered = 4096;  // puts
-
     S& store_;
     // A random start: numbers of an earlier process are unknown here.
     std::atomic<std::uint64_t> next_lease_ = detail::random_u64();
     std::atomic<std::uint64_t> leases_ = 0, bytes_sent_ = 0;
-    std::mutex mutex_;
-    std::map<std::uint64_t, std::int64_t> done_;
-    std::deque<std::uint64_t> order_;
+    detail::PutOnce puts_;
 };
 
 }  // namespace eyas

@@ -30,6 +30,7 @@ public:
                        int descriptor = -1) = 0;
     virtual bool passes_descriptors() const = 0;
     virtual const std::string& peer() const = 0;
+    virtual Limit limit() const = 0;  // of what serves it from now on: its time, and the server's
 };
 
 /// What a server runs. A session holds what one client has here, over all its links; it goes when
@@ -221,7 +222,9 @@ private:
         }
         bool passes_descriptors() const override { return link.passes_descriptors(); }
         const std::string& peer() const override { return peer_name; }
-        Limit limit() const { return Limit::within(server.options_.timeout, &server.stopping_); }
+        Limit limit() const override {
+            return Limit::within(server.options_.timeout, &server.stopping_);
+        }
 
         TransportServer& server;
         Link& link;
