@@ -87,7 +87,7 @@ public:
         const auto where = "sample '" + prototype.sample_id + "'";
         const auto bytes = detail::checked_prototype(prototype, tensors);
         const auto checksums = detail::checksums_of(tensors, given, where);
-        core_->require_room(prototype.sample_id, bytes);
+        const auto room = core_->require_room(prototype.sample_id, bytes);
         const auto generation = core_->backend.publish(prototype.sample_id, tensors, checksums);
         core_->count.bytes_written += bytes;
         return core_->added(std::move(prototype), tensors, generation, bytes);
@@ -100,7 +100,7 @@ public:
                     const AdoptedFile& file) requires AdoptsFiles<B> {
         core_->authenticate();
         const auto bytes = detail::checked_prototype(prototype, tensors);
-        core_->require_room(prototype.sample_id, bytes);
+        const auto room = core_->require_room(prototype.sample_id, bytes);
         const auto generation = core_->backend.adopt(prototype.sample_id, file);
         return core_->added(std::move(prototype), tensors, generation, bytes);
     }
