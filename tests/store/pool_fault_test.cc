@@ -82,3 +82,55 @@ TEST_CASE("a put that comes again while the first is under way is done once") {
     place.faults->publishes = 0;
     REQUIRE(put(*client, a, 8) == 2);
 }
+
+TEST_CASE("leases that ended while the pool could not be told end with the next call") {
+    test::Served<Sockets, Memory> pool({}, "eyas+tcp://127.0.0.1:0");
+    Store<Pool> store(pool.client());
+    const auto ref = store.put(prototype("a"), Sample(1).features());
+    for (int i = 0; i < 3; ++i) store.release(store.acquire(ref));
+    const auto lease = store.acquire(ref);
+    for (int i = 0; i < 3; ++i) {
+        store.release(store.acquire(ref));
+        store.backend().cancel();
+        REQUIRE_THROWS_AS(store.acquire(ref), TransportError);
+        store.backend().resume();
+    }
+    store.release(store.acquire(ref));
+    REQUIRE(pool.service.leases() == 2);  // the one that is held, and the last
+}
+
+namespace {
+/// A client's request whose answer cannot be sent.
+struct Unanswered final : Request {
+    std::vector<std::byte> text;
+    std::vector<std::uint64_t> none = {};
+    std::string name = "unanswered";
+
+    explicit Unanswered(const ObjectKey& key) {
+        detail::WireWriter w;
+        w.put(static_cast<std::uint8_t>(detail::Operation::Open));
+        detail::write_key(w, key);
+        text.assign(w.bytes().begin(), w.bytes().end());
+    }
+    std::span<const std::byte> head() const override { return text; }
+    const std::vector<std::uint64_t>& parts() const override { return none; }
+    void take(std::span<const std::span<std::byte>>) override {}
+    void reply(std::span<const std::byte>, std::span<const std::span<const std::byte>>,
+               int) override {
+        throw TransportError("the peer went away", name, "");
+    }
+    bool passes_descriptors() const override { return true; }
+    const std::string& peer() const override { return name; }
+    Limit limit() const override { return {}; }
+};
+}  // namespace
+
+TEST_CASE("a lease whose number could not be told is not kept") {
+    Store<Memory> store({});
+    PoolService<Store<Memory>> service(store);
+    store.put(prototype("a"), Sample(1).features());
+    const auto session = service.open_session();
+    Unanswered request({"a", 1, {}});
+    REQUIRE_THROWS_AS(service.serve(*session, request), TransportError);
+    REQUIRE(service.leases() == 0);
+}

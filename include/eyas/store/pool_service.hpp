@@ -89,7 +89,13 @@ private:
             const std::lock_guard lock(session.mutex);
             session.leases.emplace(o.lease, lease);
         }
-        request.reply(w.bytes(), {}, mapped ? object.file.descriptor : -1);
+        try {
+            request.reply(w.bytes(), {}, mapped ? object.file.descriptor : -1);
+        } catch (...) {  // nobody knows its number
+            const std::lock_guard lock(session.mutex);
+            session.leases.erase(o.lease);
+            throw;
+        }
     }
 
     // The store's, or one made here after the payload's own was compared.
