@@ -1,4 +1,6 @@
 // Pools that refuse, fail in the middle of an answer, or are asked twice at once.
+#include <sys/mman.h>
+
 #include <future>
 
 #include "conformance.hpp"
@@ -133,4 +135,57 @@ TEST_CASE("a lease whose number could not be told is not kept") {
     Unanswered request({"a", 1, {}});
     REQUIRE_THROWS_AS(service.serve(*session, request), TransportError);
     REQUIRE(service.leases() == 0);
+}
+
+namespace {
+/// One object in a file whose server is gone: it can be read, and a touch of its mapping ends this
+/// process. Its checksum is not known.
+class OutOfReach : public Memory {
+public:
+    struct Options {
+        std::filesystem::path file;
+        Shape shape;
+    };
+    explicit OutOfReach(Options o)
+        : Memory({}), shape_(o.shape), fd_(::open(o.file.c_str(), O_RDONLY | O_CLOEXEC)) {
+        size_ = static_cast<std::size_t>(shape_.elements());
+        void* p = ::mmap(nullptr, size_, PROT_NONE, MAP_PRIVATE, fd_.get(), 0);
+        if (p == MAP_FAILED) detail::throw_errno("cannot map", o.file);
+        mapping_ = static_cast<const std::byte*>(p);
+    }
+    ~OutOfReach() { ::munmap(const_cast<std::byte*>(mapping_), size_); }
+
+    StoredObject open(const ObjectKey&, bool) const {
+        StoredObject o;
+        o.tensors = {{"input_ids", {mapping_, DType::U8, shape_}}};
+        o.file = {fd_.get(), {mapping_, size_}, true};
+        return o;
+    }
+
+private:
+    Shape shape_;
+    detail::Fd fd_;
+    std::size_t size_ = 0;
+    const std::byte* mapping_ = nullptr;
+};
+}  // namespace
+
+TEST_CASE("what lies on a network file system is read and sent, never mapped by anybody") {
+    test::Scratch dir;
+    const Sample a(1, 1000);
+    const auto bytes = a.ids.view().bytes();
+    const auto file = dir.path() / "object";
+    write_text_file(file, {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+    const Shape shape{static_cast<std::int64_t>(bytes.size())};
+    test::Served<Sockets, OutOfReach> pool({file, shape},
+                                           "eyas+unix://" + (dir.path() / "socket").string());
+    Store<Pool> store(pool.client());
+    SampleRef ref = prototype("a");
+    ref.metadata["generation"] = 1;
+    const auto lease = store.acquire(ref);
+    Tensor got(DType::U8, shape);
+    const NamedBuffer buffers[] = {{"input_ids", got.mutable_view()}};
+    store.read_into(lease, buffers);
+    REQUIRE(std::ranges::equal(got.view().bytes(), bytes));
+    REQUIRE(pool.service.bytes_sent() == bytes.size());
 }

@@ -1,4 +1,5 @@
 #pragma once
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <map>
@@ -75,7 +76,7 @@ private:
         const auto lease = counted(store_.acquire(ref));
         const auto& object = store_.stored(*lease);
         detail::OpenedRecord o{.lease = next_lease_++};
-        const bool mapped = request.passes_descriptors() && lies_in_file(object);
+        const bool mapped = request.passes_descriptors() && can_be_mapped(object);
         if (mapped) o.file_bytes = object.file.mapping.size();
         for (const auto& t : object.tensors) {
             o.tensors.push_back(
@@ -104,7 +105,8 @@ private:
         auto expected = detail::ExpectedSums::of(object, t.name);
         if (expected.xxh3) return *expected.xxh3;
         RunningSums sums(true, expected.crc32.has_value());
-        sums(t.tensor.bytes());
+        Tensor memory;
+        sums(detail::readable(object.file, t.tensor, memory).bytes());
         expected.require(sums, t.name, key);
         return sums.xxh3();
     }
@@ -123,11 +125,14 @@ private:
         detail::WireWriter w;
         w.put(static_cast<std::uint8_t>(lease != nullptr));
         if (!lease) return request.reply(w.bytes());
-        const auto& tensors = store_.stored(*lease).tensors;
+        const auto& object = store_.stored(*lease);
+        const auto& tensors = object.tensors;
+        std::vector<Tensor> memory(places.size());  // of what is not sent from where it lies
         std::vector<std::span<const std::byte>> parts;
         for (const auto p : places) {
             if (p >= tensors.size()) r.fail("tensor " + std::to_string(p) + " of an object");
-            parts.push_back(tensors[p].tensor.bytes());
+            parts.push_back(
+                detail::readable(object.file, tensors[p].tensor, memory[parts.size()]).bytes());
             bytes_sent_ += parts.back().size();
         }
         request.reply(w.bytes(), parts);
@@ -196,15 +201,12 @@ private:
         request.reply(w.bytes());
     }
 
-    static bool lies_in_file(const StoredObject& o) {
-        const auto file = o.file.mapping;
-        if (o.file.descriptor < 0) return false;
-        for (const auto& t : o.tensors) {
-            const auto b = t.tensor.bytes();
-            if (b.data() < file.data() || b.data() + b.size() > file.data() + file.size())
-                return false;
-        }
-        return true;
+    // By a client: what lies on a network file system is sent, since mapping it could end both.
+    static bool can_be_mapped(const StoredObject& o) {
+        return o.file.descriptor >= 0 && !o.file.on_network &&
+               std::ranges::all_of(o.tensors, [&](const NamedTensor& t) {
+                   return t.tensor.bytes().empty() || detail::lies_in(o.file, t.tensor);
+               });
     }
 
     void require_room(std::uint64_t bytes, const std::string& sample) const {

@@ -181,7 +181,9 @@ public:
     }
 
     /// Views without a copy, valid while the lease lives; checksums are verified as the policy
-    /// says. Bytes that lie in another process are brought here at the first call.
+    /// says. Bytes that lie in another process are brought here at the first call. A view of a file
+    /// on a network file system ends this process (SIGBUS) if it is touched while the file's server
+    /// fails, here too where checksums are verified: use read_into() there.
     std::vector<NamedTensor> view(const Lease& lease) {
         core_->authenticate();
         detail::require_held(lease.object_, lease.key_);
