@@ -52,7 +52,7 @@ struct ServerOptions {
 namespace detail {
 
 /// Accepts links on one address and runs a thread for each. The service must outlive it. Any thread
-/// may call stop(); it and the destructor return when all threads have ended.
+/// but those that serve may call stop() and destroy it; both return when all threads have ended.
 template <TransportBackend B, TransportService S>
 class TransportServer {
     using Link = AnyLink;
@@ -80,7 +80,11 @@ public:
     Address address() const { return listener_->address(); }
     const Id128& boot() const { return boot_; }
 
+    /// ContractError from inside serve(): it would wait for itself.
     void stop() {
+        if (served_here_ == this)
+            throw ContractError("a service stops its own server", address().text(),
+                                "Stop it from another thread");
         stopping_ = true;
         listener_->close();
         if (near_) near_->close();
@@ -127,7 +131,7 @@ private:
                 auto link = listener.accept(Limit::within(reap_interval, &stopping_));
                 if (link) start(any_link(std::move(link)));
             } catch (const TransportError&) {  // nobody came
-            } catch (const Error&) {           // the machine is short of something
+            } catch (const std::exception&) {  // the machine is short of something
                 std::this_thread::sleep_for(Limit::slice);
             }
             reap(false);
@@ -172,6 +176,7 @@ private:
     }
 
     void talk(Link& link) {
+        served_here_ = this;
         try {
             const auto known = Handshake::as_server(link, options_.auth_token, boot_,
                                                     Limit::within(handshake_time(), &stopping_));
@@ -247,6 +252,8 @@ private:
         if (!session) sessions_[client] = session = service_.open_session();
         return session;
     }
+
+    static inline thread_local const TransportServer* served_here_ = nullptr;  // by this thread
 
     std::shared_ptr<B> backend_;
     S& service_;
