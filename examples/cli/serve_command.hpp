@@ -2,6 +2,7 @@
 #include <functional>
 
 #include "command.hpp"
+#include "eyas/core/open_files.hpp"
 #include "eyas/store/memory.hpp"
 #include "eyas/store/pool_service.hpp"
 #include "stores.hpp"
@@ -41,6 +42,7 @@ private:
     };
 
     OrderedJson run() override {
+        raise_open_files();
         auto policy = store_.policy();
         if (quota_ > 0) policy.quota_bytes = quota_;
         const auto uri = parse_store_uri(store_.uri);

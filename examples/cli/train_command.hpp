@@ -4,6 +4,7 @@
 #include "command.hpp"
 #include "draft.hpp"
 #include "evaluation_text.hpp"
+#include "eyas/core/open_files.hpp"
 #include "eyas/ingest/handshake.hpp"
 #include "eyas/ledger/ledger.hpp"
 #include "eyas/pipeline/pipeline.hpp"
@@ -95,6 +96,7 @@ private:
     }
 
     OrderedJson run() override {
+        raise_open_files();
         if (!follow_ && !manifest_.empty() && wait_ > 0 && !wait_for_producer()) return {};
         if (store_.consume_once && parse_store_uri(store_.uri).scheme == LocalFiles::scheme)
             throw ContractError("feature files where they lie are never removed", store_.uri,

@@ -35,6 +35,7 @@ struct Said final : Request {
     }
     bool passes_descriptors() const override { return true; }
     const std::string& peer() const override { return name; }
+    Limit limit() const override { return Limit::within(std::chrono::seconds(1)); }
 
     std::span<const std::byte> text;
     std::vector<std::span<const std::byte>> bytes;

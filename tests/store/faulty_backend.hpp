@@ -18,6 +18,7 @@ struct Faults {
     std::atomic<int> lost_answers{0};                    // of publish, after the work was done
     std::atomic<int> damaged_opens{0};                   // DataError
     std::atomic<int> slow_erases{0};                     // take 50 ms
+    std::atomic<int> slow_publishes{0};                  // take 300 ms before they begin
 
     static bool take(std::atomic<int>& n) {
         for (int left = n; left > 0;)
@@ -39,6 +40,8 @@ public:
 
     std::int64_t publish(const std::string& sample, std::span<const NamedTensor> tensors,
                          const Checksums& checksums) {
+        if (Faults::take(faults_->slow_publishes))
+            std::this_thread::sleep_for(std::chrono::milliseconds(300));
         refuse(faults_->publishes, "no room");
         const auto generation = inner_.publish(sample, tensors, checksums);
         if (Faults::take(faults_->lost_answers))

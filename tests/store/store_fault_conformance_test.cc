@@ -1,4 +1,6 @@
 // The suites of failing backends and of several processes, for every backend of this machine.
+#include <future>
+
 #include "conformance_fault.hpp"
 #include "conformance_process.hpp"
 #include "eyas/store/local_files.hpp"
@@ -36,4 +38,37 @@ TEST_CASE("SharedDirectory that fails, and in several processes") {
         conformance::check_processes<SharedDirectory>(place);
         conformance::check_store_faults<SharedDirectory>(place);
     }
+}
+
+TEST_CASE("puts at once do not pass the quota together") {
+    using Slow = conformance::FaultyBackend<Memory>;
+    const conformance::Sample a(1, 100);
+    constexpr int puts = 8, room = 3;
+    const Slow::Options place;
+    place.faults->slow_publishes = puts;
+    Store<Slow> store(place, {.quota_bytes = room * a.bytes()});
+    std::vector<std::future<bool>> all;
+    for (int i = 0; i < puts; ++i)
+        all.push_back(std::async(std::launch::async, [&, i] {
+            try {
+                store.put(conformance::prototype("s" + std::to_string(i)), a.features());
+                return true;
+            } catch (const ResourceError&) {
+                return false;
+            }
+        }));
+    int good = 0;
+    for (auto& f : all) good += f.get();
+    REQUIRE(good == room);
+    REQUIRE(store.health().resident_bytes == room * a.bytes());
+
+    // What is stored, and what failed, keeps no room; a sample that is put again needs none.
+    place.faults->slow_publishes = 0;
+    const auto held = store.backend().objects();
+    store.put(conformance::prototype(held[0].key.sample), a.features());
+    store.backend().erase(held[1].key);
+    place.faults->publishes = 1;
+    REQUIRE_THROWS_AS(store.put(conformance::prototype("new"), a.features()), ResourceError);
+    store.put(conformance::prototype("new"), a.features());
+    REQUIRE_THROWS_AS(store.put(conformance::prototype("more"), a.features()), ResourceError);
 }

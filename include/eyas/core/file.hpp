@@ -25,9 +25,11 @@ namespace detail {
     const int e = errno;
     const std::string text = what + ": " + std::strerror(e);
     if (e == ENOENT) throw DataError(text, where.string(), "Check the path");
-    throw ResourceError(text, where.string(),
-                        e == ENOSPC || e == EDQUOT ? "Free some space and run it again"
-                                                   : "Check permissions and the file system");
+    const char* remedy = "Check permissions and the file system";
+    if (e == ENOSPC || e == EDQUOT) remedy = "Free some space and run it again";
+    if (e == EMFILE) remedy = "This process has too many files open: raise ulimit -n";
+    if (e == ENFILE) remedy = "The system has too many files open: raise fs.file-max, ulimit -n";
+    throw ResourceError(text, where.string(), remedy);
 }
 
 /// An owned file descriptor.

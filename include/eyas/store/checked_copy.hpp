@@ -66,6 +66,23 @@ inline void read_at(int fd, std::uint64_t offset, std::span<std::byte> to) {
     }
 }
 
+/// Whether a tensor's bytes are all in the file's mapping.
+inline bool lies_in(const MappableFile& file, const TensorView& t) {
+    const auto b = t.bytes();
+    return !b.empty() && b.data() >= file.mapping.data() &&
+           b.data() + b.size() <= file.mapping.data() + file.mapping.size();
+}
+
+/// A view that may be touched: the tensor itself, or, where it is mapped from a network file
+/// system, what was read into `memory`, for the reason that copy_out() has.
+inline TensorView readable(const MappableFile& file, const TensorView& t, Tensor& memory) {
+    if (!file.on_network || !lies_in(file, t)) return t;
+    memory = Tensor(t.dtype, t.shape);
+    read_at(file.descriptor, static_cast<std::uint64_t>(t.data - file.mapping.data()),
+            memory.mutable_view().bytes());
+    return memory.view();
+}
+
 /// Takes the pages of a part of a mapping out of this process' count; they stay in the system's
 /// cache. With what was mapped around them: a fault may map a whole piece of the cache.
 inline void let_pages_go(std::span<const std::byte> part, std::span<const std::byte> mapping) {
@@ -91,8 +108,7 @@ inline void copy_out(const StoredObject& object, const TensorView& t, std::span<
     const auto& file = object.file;
     const auto stretch = std::size_t{file.on_network ? 128u : 512u} * 1024;
     const auto from = t.bytes();
-    const bool in_file = !from.empty() && from.data() >= file.mapping.data() &&
-                         from.data() + from.size() <= file.mapping.data() + file.mapping.size();
+    const bool in_file = lies_in(file, t);
     auto sums = expected.start();
     for (std::size_t at = 0; at < from.size(); at += stretch) {
         const auto part = from.subspan(at, std::min(stretch, from.size() - at));

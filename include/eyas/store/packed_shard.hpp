@@ -13,6 +13,7 @@
 #include "eyas/core/checksum.hpp"
 #include "eyas/core/file.hpp"
 #include "eyas/core/float8.hpp"
+#include "eyas/store/checked_copy.hpp"
 #include "eyas/store/concept.hpp"
 #include "eyas/store/pack_index.hpp"
 
@@ -60,13 +61,16 @@ public:
         const auto sample = index_.at(place);
         StoredObject object{{}, {}, kept, {file_.descriptor(), file_.bytes(), file_.on_network()}};
         for (const auto& f : sample.features) {
-            const auto bytes = view(f.data, f.stored_dtype(), f.shape);
+            const auto mapped = view(f.data, f.stored_dtype(), f.shape);
             if (f.encoding == Encoding::Plain) {
-                object.tensors.push_back({f.name, bytes});
+                object.tensors.push_back({f.name, mapped});
                 object.checksums[f.name] = f.data.checksum;
                 continue;
             }
-            const auto scales = view(f.scales, DType::F32, f.scale_shape());
+            Tensor codes_read, scales_read;
+            const auto bytes = readable(object.file, mapped, codes_read);
+            const auto scales =
+                readable(object.file, view(f.scales, DType::F32, f.scale_shape()), scales_read);
             if (verify) {
                 require(bytes, f.data, sample.id + "/" + f.name);
                 require(scales, f.scales, sample.id + "/" + f.name + ".scale");

@@ -1,7 +1,7 @@
 #pragma once
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
-#include <deque>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "eyas/core/checksum.hpp"
+#include "eyas/store/put_once.hpp"
 #include "eyas/store/remote_protocol.hpp"
 #include "eyas/store/store.hpp"
 #include "eyas/transport/server.hpp"
@@ -75,7 +76,7 @@ private:
         const auto lease = counted(store_.acquire(ref));
         const auto& object = store_.stored(*lease);
         detail::OpenedRecord o{.lease = next_lease_++};
-        const bool mapped = request.passes_descriptors() && lies_in_file(object);
+        const bool mapped = request.passes_descriptors() && can_be_mapped(object);
         if (mapped) o.file_bytes = object.file.mapping.size();
         for (const auto& t : object.tensors) {
             o.tensors.push_back(
@@ -89,7 +90,13 @@ private:
             const std::lock_guard lock(session.mutex);
             session.leases.emplace(o.lease, lease);
         }
-        request.reply(w.bytes(), {}, mapped ? object.file.descriptor : -1);
+        try {
+            request.reply(w.bytes(), {}, mapped ? object.file.descriptor : -1);
+        } catch (...) {  // nobody knows its number
+            const std::lock_guard lock(session.mutex);
+            session.leases.erase(o.lease);
+            throw;
+        }
     }
 
     // The store's, or one made here after the payload's own was compared.
@@ -98,7 +105,8 @@ private:
         auto expected = detail::ExpectedSums::of(object, t.name);
         if (expected.xxh3) return *expected.xxh3;
         RunningSums sums(true, expected.crc32.has_value());
-        sums(t.tensor.bytes());
+        Tensor memory;
+        sums(detail::readable(object.file, t.tensor, memory).bytes());
         expected.require(sums, t.name, key);
         return sums.xxh3();
     }
@@ -117,11 +125,14 @@ private:
         detail::WireWriter w;
         w.put(static_cast<std::uint8_t>(lease != nullptr));
         if (!lease) return request.reply(w.bytes());
-        const auto& tensors = store_.stored(*lease).tensors;
+        const auto& object = store_.stored(*lease);
+        const auto& tensors = object.tensors;
+        std::vector<Tensor> memory(places.size());  // of what is not sent from where it lies
         std::vector<std::span<const std::byte>> parts;
         for (const auto p : places) {
             if (p >= tensors.size()) r.fail("tensor " + std::to_string(p) + " of an object");
-            parts.push_back(tensors[p].tensor.bytes());
+            parts.push_back(
+                detail::readable(object.file, tensors[p].tensor, memory[parts.size()]).bytes());
             bytes_sent_ += parts.back().size();
         }
         request.reply(w.bytes(), parts);
@@ -158,28 +169,11 @@ private:
         }
         request.take(places);
         detail::WireWriter w;
-        w.put(put_once(p, tensors, sums));
-        request.reply(w.bytes());
-    }
-
-    // A put whose answer was lost comes again with its token: it is not done twice.
-    std::int64_t put_once(const detail::PutRecord& p, std::span<const NamedTensor> tensors,
-                          const Checksums& sums) {
-        {
-            const std::lock_guard lock(mutex_);
-            if (const auto it = done_.find(p.token); it != done_.end()) return it->second;
-        }
-        const auto generation =
-            store_.put({.sample_id = p.sample, .run_id = {}}, tensors, {.announced = &sums})
+        w.put(puts_(p.token, request.limit(), request.peer(), [&] {
+            return store_.put({.sample_id = p.sample, .run_id = {}}, tensors, {.announced = &sums})
                 .generation();
-        const std::lock_guard lock(mutex_);
-        done_[p.token] = generation;
-        order_.push_back(p.token);
-        if (order_.size() > most_remembered) {
-            done_.erase(order_.front());
-            order_.pop_front();
-        }
-        return generation;
+        }));
+        request.reply(w.bytes());
     }
 
     void erase(Request& request, detail::WireReader& r) {
@@ -207,15 +201,12 @@ private:
         request.reply(w.bytes());
     }
 
-    static bool lies_in_file(const StoredObject& o) {
-        const auto file = o.file.mapping;
-        if (o.file.descriptor < 0) return false;
-        for (const auto& t : o.tensors) {
-            const auto b = t.tensor.bytes();
-            if (b.data() < file.data() || b.data() + b.size() > file.data() + file.size())
-                return false;
-        }
-        return true;
+    // By a client: what lies on a network file system is sent, since mapping it could end both.
+    static bool can_be_mapped(const StoredObject& o) {
+        return o.file.descriptor >= 0 && !o.file.on_network &&
+               std::ranges::all_of(o.tensors, [&](const NamedTensor& t) {
+                   return t.tensor.bytes().empty() || detail::lies_in(o.file, t.tensor);
+               });
     }
 
     void require_room(std::uint64_t bytes, const std::string& sample) const {
@@ -233,15 +224,11 @@ private:
                 }};
     }
 
-    static constexpr std::size_t most_remembered = 4096;  // puts
-
     S& store_;
     // A random start: numbers of an earlier process are unknown here.
     std::atomic<std::uint64_t> next_lease_ = detail::random_u64();
     std::atomic<std::uint64_t> leases_ = 0, bytes_sent_ = 0;
-    std::mutex mutex_;
-    std::map<std::uint64_t, std::int64_t> done_;
-    std::deque<std::uint64_t> order_;
+    detail::PutOnce puts_;
 };
 
 }  // namespace eyas

@@ -17,13 +17,17 @@ namespace eyas::detail {
 /// A file of a pool on this machine, mapped read-only.
 class FileMap {
 public:
-    /// Throws DataError when the file is smaller than announced, ResourceError when it cannot be
+    /// Throws DataError when the file is smaller than announced, or of a network file system
+    /// (whose server may fail, which would end this process); ResourceError when it cannot be
     /// mapped.
     FileMap(Fd fd, std::uint64_t bytes, const std::string& where) : size_(bytes) {
         struct stat st {};
         if (::fstat(fd.get(), &st) != 0) throw_errno("cannot stat what was handed over", where);
         if (!S_ISREG(st.st_mode) || static_cast<std::uint64_t>(st.st_size) < bytes)
             throw DataError("the file that was handed over is smaller than announced", where,
+                            "Check that both sides run the same version of eyas");
+        if (lies_on_network(fd.get()))
+            throw DataError("the file that was handed over is of a network file system", where,
                             "Check that both sides run the same version of eyas");
         void* p = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, fd.get(), 0);
         if (p == MAP_FAILED) throw_errno("cannot map what was handed over", where);

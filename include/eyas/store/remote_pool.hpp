@@ -283,8 +283,12 @@ private:
         std::vector<Call> calls;
         if (!ids.empty() || !next) calls.push_back({.head = w.bytes()});
         if (next) calls.push_back(*next);
-        if (const auto error = core_->client->call_each(calls).back())
-            std::rethrow_exception(error);
+        const auto errors = core_->client->call_each(calls);
+        if (!ids.empty() && errors.front()) {  // the next call tells of them
+            const std::lock_guard lock(core_->mutex);
+            core_->finished.insert(core_->finished.end(), ids.begin(), ids.end());
+        }
+        if (errors.back()) std::rethrow_exception(errors.back());
     }
 
     T transport_;

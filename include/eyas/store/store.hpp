@@ -87,7 +87,7 @@ public:
         const auto where = "sample '" + prototype.sample_id + "'";
         const auto bytes = detail::checked_prototype(prototype, tensors);
         const auto checksums = detail::checksums_of(tensors, given, where);
-        core_->require_room(prototype.sample_id, bytes);
+        const auto room = core_->require_room(prototype.sample_id, bytes);
         const auto generation = core_->backend.publish(prototype.sample_id, tensors, checksums);
         core_->count.bytes_written += bytes;
         return core_->added(std::move(prototype), tensors, generation, bytes);
@@ -100,7 +100,7 @@ public:
                     const AdoptedFile& file) requires AdoptsFiles<B> {
         core_->authenticate();
         const auto bytes = detail::checked_prototype(prototype, tensors);
-        core_->require_room(prototype.sample_id, bytes);
+        const auto room = core_->require_room(prototype.sample_id, bytes);
         const auto generation = core_->backend.adopt(prototype.sample_id, file);
         return core_->added(std::move(prototype), tensors, generation, bytes);
     }
@@ -181,7 +181,9 @@ public:
     }
 
     /// Views without a copy, valid while the lease lives; checksums are verified as the policy
-    /// says. Bytes that lie in another process are brought here at the first call.
+    /// says. Bytes that lie in another process are brought here at the first call. A view of a file
+    /// on a network file system ends this process (SIGBUS) if it is touched while the file's server
+    /// fails, here too where checksums are verified: use read_into() there.
     std::vector<NamedTensor> view(const Lease& lease) {
         core_->authenticate();
         detail::require_held(lease.object_, lease.key_);

@@ -11,6 +11,7 @@
 #include "eyas/store/credential.hpp"
 #include "eyas/store/lease_table.hpp"
 #include "eyas/store/policy.hpp"
+#include "eyas/store/quota.hpp"
 #include "eyas/store/refs.hpp"
 
 namespace eyas::detail {
@@ -31,7 +32,7 @@ struct StoreCounters {
 template <StoreBackend B>
 struct StoreCore {
     StoreCore(typename B::Options options, StorePolicy p)
-        : backend(std::move(options)), policy(std::move(p)) {}
+        : backend(std::move(options)), policy(std::move(p)), quota(policy.quota_bytes) {}
 
     /// The record is read again at each call, the token hashed only when the record changed.
     void authenticate() {
@@ -50,19 +51,10 @@ struct StoreCore {
         proven = record;
     }
 
-    /// Throws ResourceError where `bytes` of a sample, in place of what it has, pass the quota.
-    void require_room(const std::string& sample, std::uint64_t bytes) {
-        if (!policy.quota_bytes) return;
-        std::uint64_t used = 0;
-        for (const auto& o : backend.objects())
-            if (o.key.sample != sample) used += o.bytes;
-        if (used + bytes > *policy.quota_bytes)
-            throw ResourceError(
-                std::to_string(bytes) + " bytes would pass the quota of " +
-                    std::to_string(*policy.quota_bytes) + " (" + std::to_string(used) +
-                    " are in use)",
-                "sample '" + sample + "'",
-                "Let trainers consume samples, collect old ones, or raise the quota");
+    /// Room for a put, to be kept until it is stored or has failed; ResourceError where there is
+    /// none.
+    [[nodiscard]] Quota::Room require_room(const std::string& sample, std::uint64_t bytes) {
+        return quota.require(backend, sample, bytes);
     }
 
     /// The ref of an object that the backend has just taken.
@@ -122,6 +114,7 @@ struct StoreCore {
 
     B backend;
     StorePolicy policy;
+    Quota quota;
     detail::LeaseTable leases;
     StoreCounters count;
     std::mutex credential_mutex;

@@ -35,7 +35,7 @@ class TransportClient : public LinkPool<B> {
 public:
     using LinkPool<B>::LinkPool;
 
-    /// Sends all on one link, several ahead of the answers, which are taken in order. One entry
+    /// Sends all on one link, small ones ahead of the answers, which are taken in order. One entry
     /// each, null where it succeeded. What a lost link left without answer is done again on a new
     /// one where it is repeatable. Entries hold TransportError (also at the deadline and after
     /// cancel()), OwnerLostError, AuthenticationError, and what the service or `answer` threw.
@@ -60,6 +60,13 @@ public:
 private:
     static constexpr int most_attempts = 3;
     static constexpr std::size_t most_in_flight = 32;
+    static constexpr std::size_t longest_ahead = 2048;  // bytes of a head
+
+    // Ahead of answers go only requests that the kernel takes whole: two sides that both wait for
+    // the other to receive would wait for ever.
+    static bool may_go_ahead(const Call& c) {
+        return c.parts.empty() && c.head.size() <= longest_ahead;
+    }
 
     // Returns what is to be done again.
     std::vector<std::size_t> one_attempt(std::span<Call> calls,
@@ -67,17 +74,23 @@ private:
                                          std::vector<std::exception_ptr>& status,
                                          const Limit& limit, bool last) {
         std::size_t sent = 0, answered = 0;
-        std::exception_ptr failure;
+        std::exception_ptr failure, cut;  // cut: why this link takes no more requests
         bool lost_link = false;
         try {
             const auto held = this->take(limit);
             auto& known = held->link();
             for (; answered < left.size(); ++answered) {
-                for (; sent < left.size() && sent - answered < most_in_flight; ++sent)
-                    send(known, calls[left[sent]], limit);
-                status[left[answered]] = take_answer(known, calls[left[answered]], limit);
+                while (!cut && sent < left.size() && sent - answered < most_in_flight) {
+                    const auto& next = calls[left[sent]];
+                    if (sent > answered && !may_go_ahead(next)) break;
+                    if (!(cut = send(known, next, limit))) ++sent;
+                }
+                if (cut && answered > sent) std::rethrow_exception(cut);
+                const auto& c = calls[left[answered]];
+                status[left[answered]] =
+                    cut ? last_words(known, c, limit, cut) : take_answer(known, c, limit);
             }
-            held->keep();
+            if (!cut) held->keep();
             return {};
         } catch (const OwnerLostError&) {
             failure = std::current_exception();
@@ -96,10 +109,27 @@ private:
         return again;
     }
 
-    static void send(Known& k, const Call& c, const Limit& limit) {
-        const auto head = Envelope::request(k.known, k.sent, c.head);
-        k.link->send({head.bytes(), c.parts}, limit);
-        ++k.sent;
+    // Why the link took no more of it, if that was so.
+    static std::exception_ptr send(Known& k, const Call& c, const Limit& limit) {
+        const auto head = Envelope::request(k.known, k.sent++, c.head);
+        try {
+            k.link->send({head.bytes(), c.parts}, limit);
+            return nullptr;
+        } catch (const TransportError&) {
+            return std::current_exception();
+        }
+    }
+
+    // A peer that refuses a request answers before it takes the parts, and hangs up: what it said
+    // is the error then, not that the link broke.
+    static std::exception_ptr last_words(Known& k, const Call& c, const Limit& limit,
+                                         const std::exception_ptr& cut) {
+        const auto soon = Limit::within(std::chrono::seconds(1), limit.cancelled);
+        try {
+            return take_answer(k, c, {std::min(soon.deadline, limit.deadline), limit.cancelled});
+        } catch (const Error&) {
+            std::rethrow_exception(cut);
+        }
     }
 
     // The error of this call alone, if it had one; throws where the link is of no use any more.

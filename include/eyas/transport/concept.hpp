@@ -73,7 +73,8 @@ struct InMessage {
 
 /// One connection, message by message, in order. One thread at a time sends and receives; close()
 /// may be called by any thread and ends what the others wait for with TransportError. After an
-/// error only close() and destruction make sense.
+/// error only close() and destruction make sense; after one of send() also receive(), which gives
+/// what the peer said before.
 template <class L>
 concept TransportLink = requires(L& link, const OutMessage& message, const Limit& limit,
                                  std::span<const std::span<std::byte>> into) {

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -86,11 +87,11 @@ public:
     class Listener {
     public:
         Listener(detail::Fd fd, Address address)
-            : fd_(std::move(fd)), address_(std::move(address)) {}
+            : fd_(std::move(fd)), address_(std::move(address)), file_(file()) {}
         Listener(const Listener&) = delete;
         Listener& operator=(const Listener&) = delete;
         ~Listener() {
-            if (address_.path.starts_with('/')) ::unlink(address_.path.c_str());
+            if (file_ && file() == file_) ::unlink(address_.path.c_str());  // still its own
         }
 
         std::unique_ptr<Link> accept(const Limit& limit) {
@@ -119,8 +120,17 @@ public:
         void close() { closed_ = true; }
 
     private:
+        // Which file has the address' name; nothing where it has none.
+        std::optional<std::pair<dev_t, ino_t>> file() const {
+            struct stat st {};
+            if (!address_.path.starts_with('/') || ::lstat(address_.path.c_str(), &st) != 0)
+                return std::nullopt;
+            return std::pair(st.st_dev, st.st_ino);
+        }
+
         detail::Fd fd_;
         Address address_;
+        std::optional<std::pair<dev_t, ino_t>> file_;
         std::atomic<bool> closed_ = false;
     };
 
@@ -194,11 +204,11 @@ private:
     void remove_dead_socket(const Address& a) {
         struct stat st {};
         if (::lstat(a.path.c_str(), &st) != 0 || !S_ISSOCK(st.st_mode)) return;
-        try {
-            connect(a, Limit::within(std::chrono::seconds(1)));
-        } catch (const TransportError&) {
+        const auto at = detail::unix_address(a);
+        const detail::Fd fd = open_socket(AF_UNIX);
+        // Anything else may come from a process that is only busy.
+        if (::connect(fd.get(), at.get(), at.size) != 0 && errno == ECONNREFUSED)
             ::unlink(a.path.c_str());
-        }
     }
 
     Options options_;

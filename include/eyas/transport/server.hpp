@@ -30,6 +30,7 @@ public:
                        int descriptor = -1) = 0;
     virtual bool passes_descriptors() const = 0;
     virtual const std::string& peer() const = 0;
+    virtual Limit limit() const = 0;  // of what serves it from now on: its time, and the server's
 };
 
 /// What a server runs. A session holds what one client has here, over all its links; it goes when
@@ -51,7 +52,7 @@ struct ServerOptions {
 namespace detail {
 
 /// Accepts links on one address and runs a thread for each. The service must outlive it. Any thread
-/// may call stop(); it and the destructor return when all threads have ended.
+/// but those that serve may call stop() and destroy it; both return when all threads have ended.
 template <TransportBackend B, TransportService S>
 class TransportServer {
     using Link = AnyLink;
@@ -79,7 +80,11 @@ public:
     Address address() const { return listener_->address(); }
     const Id128& boot() const { return boot_; }
 
+    /// ContractError from inside serve(): it would wait for itself.
     void stop() {
+        if (served_here_ == this)
+            throw ContractError("a service stops its own server", address().text(),
+                                "Stop it from another thread");
         stopping_ = true;
         listener_->close();
         if (near_) near_->close();
@@ -126,7 +131,7 @@ private:
                 auto link = listener.accept(Limit::within(reap_interval, &stopping_));
                 if (link) start(any_link(std::move(link)));
             } catch (const TransportError&) {  // nobody came
-            } catch (const Error&) {           // the machine is short of something
+            } catch (const std::exception&) {  // the machine is short of something
                 std::this_thread::sleep_for(Limit::slice);
             }
             reap(false);
@@ -171,6 +176,7 @@ private:
     }
 
     void talk(Link& link) {
+        served_here_ = this;
         try {
             const auto known = Handshake::as_server(link, options_.auth_token, boot_,
                                                     Limit::within(handshake_time(), &stopping_));
@@ -221,7 +227,9 @@ private:
         }
         bool passes_descriptors() const override { return link.passes_descriptors(); }
         const std::string& peer() const override { return peer_name; }
-        Limit limit() const { return Limit::within(server.options_.timeout, &server.stopping_); }
+        Limit limit() const override {
+            return Limit::within(server.options_.timeout, &server.stopping_);
+        }
 
         TransportServer& server;
         Link& link;
@@ -244,6 +252,8 @@ private:
         if (!session) sessions_[client] = session = service_.open_session();
         return session;
     }
+
+    static inline thread_local const TransportServer* served_here_ = nullptr;  // by this thread
 
     std::shared_ptr<B> backend_;
     S& service_;

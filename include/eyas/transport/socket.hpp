@@ -156,6 +156,27 @@ inline void send_all(int fd, std::vector<iovec> pieces, int descriptor, const Li
     }
 }
 
+/// Takes the descriptor that came beside bytes. All that the kernel gave us are owned before any is
+/// looked at, so that none stays open. Throws DataError where more than one came for a message, or
+/// some that this process had no room for.
+inline void take_descriptor(msghdr& m, Fd& into, const std::string& peer) {
+    std::vector<Fd> all;
+    all.reserve(m.msg_controllen / sizeof(int));
+    for (auto* c = CMSG_FIRSTHDR(&m); c; c = CMSG_NXTHDR(&m, c)) {
+        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
+        for (std::size_t at = CMSG_LEN(0); at + sizeof(int) <= c->cmsg_len; at += sizeof(int)) {
+            int got = -1;
+            std::memcpy(&got, reinterpret_cast<const char*>(c) + at, sizeof got);
+            all.emplace_back(got);
+        }
+    }
+    if (m.msg_flags & MSG_CTRUNC || all.size() + static_cast<bool>(into) > 1)
+        throw DataError("a message brings more files than can be taken", peer,
+                        "Check that both sides run the same version of eyas; raise ulimit -n if "
+                        "this process has as many files open");
+    if (!all.empty()) into = std::move(all[0]);
+}
+
 /// Receives exactly these bytes; a descriptor that comes beside them goes to `descriptor`.
 inline void receive_all(int fd, std::span<std::byte> into, Fd* descriptor, const Limit& limit,
                         const std::string& peer) {
@@ -178,14 +199,7 @@ inline void receive_all(int fd, std::span<std::byte> into, Fd* descriptor, const
             wait_ready(fd, POLLIN, limit, "receiving", peer);
             continue;
         }
-        if (descriptor)
-            if (const auto* c = CMSG_FIRSTHDR(&m); c && c->cmsg_level == SOL_SOCKET &&
-                                                   c->cmsg_type == SCM_RIGHTS &&
-                                                   c->cmsg_len == CMSG_LEN(sizeof(int))) {
-                int got = -1;
-                std::memcpy(&got, CMSG_DATA(c), sizeof got);
-                *descriptor = Fd(got);
-            }
+        if (descriptor) take_descriptor(m, *descriptor, peer);
         into = into.subspan(static_cast<std::size_t>(n));
         if (limit.cancelled && *limit.cancelled) limit.check("receiving", peer);
     }

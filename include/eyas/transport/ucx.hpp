@@ -77,11 +77,17 @@ public:
             if (closed_) return nullptr;
             auto* request = requests_.front();
             requests_.pop_front();
+            std::unique_ptr<detail::UcxWorker> worker;
+            try {
+                worker = std::make_unique<detail::UcxWorker>(context_);
+            } catch (...) {
+                ::ucp_listener_reject(listener_, request);
+                throw;
+            }
             ucp_ep_params_t p{};
             p.field_mask = UCP_EP_PARAM_FIELD_CONN_REQUEST;
             p.conn_request = request;
-            return std::make_unique<Link>(std::make_unique<detail::UcxWorker>(context_), p,
-                                          "a peer of " + address_.text());
+            return std::make_unique<Link>(std::move(worker), p, "a peer of " + address_.text());
         }
         Address address() const { return address_; }
         void close() {

@@ -60,9 +60,11 @@ public:
             throw ContractError("the parts of the last message were not taken", peer_,
                                 "Call receive_parts first");
         Arrived a = next(limit);
-        if (a.size < Frame::fixed || a.size > largest_frame)
+        if (a.size < Frame::fixed || a.size > largest_frame) {
+            release(a);
             throw DataError("a message of " + std::to_string(a.size) + " bytes is no frame", peer_,
                             "Check that both sides run the same version of eyas");
+        }
         std::vector<std::byte> bytes(a.size);
         Transfers one(*this);
         one.receive(a, bytes);

@@ -1,0 +1,77 @@
+#pragma once
+#include <chrono>
+#include <cstdint>
+#include <deque>
+#include <exception>
+#include <future>
+#include <map>
+#include <mutex>
+#include <string>
+
+#include "eyas/transport/concept.hpp"
+
+namespace eyas::detail {
+
+/// A put whose answer was lost comes again with its token, perhaps while the first is still under
+/// way: it is done once, and both get its generation. Thread-safe.
+class PutOnce {
+public:
+    /// The generation that `put` returned for this token, now or before. A repetition waits for the
+    /// first within the limit (TransportError) and gets what that threw; after that the token is
+    /// free again.
+    template <class F>
+    std::int64_t operator()(std::uint64_t token, const Limit& limit, const std::string& peer,
+                            const F& put) {
+        std::promise<std::int64_t> mine;
+        {
+            std::unique_lock lock(mutex_);
+            const auto [it, first] = puts_.try_emplace(token);
+            if (!first) {
+                const auto earlier = it->second;
+                lock.unlock();
+                return wait(earlier, limit, peer);
+            }
+            it->second = mine.get_future().share();
+        }
+        try {
+            const std::int64_t generation = put();
+            remember(token);
+            mine.set_value(generation);
+            return generation;
+        } catch (...) {
+            {
+                const std::lock_guard lock(mutex_);
+                puts_.erase(token);
+            }
+            mine.set_exception(std::current_exception());
+            throw;
+        }
+    }
+
+private:
+    using Generation = std::shared_future<std::int64_t>;
+
+    static constexpr std::size_t most_remembered = 4096;  // puts that are done
+
+    static std::int64_t wait(const Generation& earlier, const Limit& limit,
+                             const std::string& peer) {
+        while (earlier.wait_for(std::chrono::milliseconds(limit.wait_ms())) !=
+               std::future_status::ready)
+            limit.check("waiting for the same put", peer);
+        return earlier.get();
+    }
+
+    void remember(std::uint64_t token) {
+        const std::lock_guard lock(mutex_);
+        order_.push_back(token);
+        if (order_.size() <= most_remembered) return;
+        puts_.erase(order_.front());
+        order_.pop_front();
+    }
+
+    std::mutex mutex_;
+    std::map<std::uint64_t, Generation> puts_;
+    std::deque<std::uint64_t> order_;  // tokens of those that are done
+};
+
+}  // namespace eyas::detail
