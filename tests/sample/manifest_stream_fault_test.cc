@@ -1,6 +1,8 @@
+#include <atomic>
 #include <catch2/catch.hpp>
 #include <filesystem>
 #include <random>
+#include <thread>
 
 #include "eyas/sample/manifest.hpp"
 #include "tests/sample/stream_samples.hpp"
@@ -170,4 +172,24 @@ TEST_CASE("a producer whose disk is full leaves whole lines") {
     std::filesystem::create_directories(scratch.path() / "dir");
     CHECK_THROWS_AS(ManifestStreamWriter(scratch.path() / "dir"), ResourceError);
     CHECK_THROWS_AS(ManifestStreamWriter("/dev/full"), Error);
+}
+
+TEST_CASE("a manifest is read while its producer cuts it") {
+    const Written w(2000);
+    std::atomic<bool> done = false;
+    std::thread producer([&] {
+        while (!done) {
+            std::filesystem::resize_file(w.path, w.lines[0].size());
+            std::filesystem::resize_file(w.path, w.text.size());
+        }
+    });
+    for (int refused = 0; refused < 300;) {  // it is whole at most once, at first
+        try {
+            CHECK(read_manifest(w.path).refs.size() == 2000);
+        } catch (const DataError&) {
+            ++refused;
+        }
+    }
+    done = true;
+    producer.join();
 }

@@ -83,24 +83,31 @@ private:
 
     // Checks what is there and cuts it behind its last good line.
     void adopt(const std::function<void(const SampleRef&)>& present) {
-        std::size_t size = 0;
-        {
-            const MappedFile file(path_);
-            size = file.bytes().size();
-            const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), size);
-            for (std::size_t newline; (newline = text.find('\n', end_)) != text.npos;) {
-                const auto line = text.substr(end_, newline - end_);
-                if (newline + 1 == size && detail::is_failure_marker(line)) break;
-                const auto ref = parser_.take(line);
-                if (ref && present) present(*ref);
-                end_ = newline + 1;
-            }
-            if (text.size() - end_ > StreamLimits::line_bytes + 1)
-                throw DataError("a line without end of " + std::to_string(text.size() - end_) +
-                                    " bytes: not a manifest stream",
-                                path_.string(), "Name another file");
+        const auto size = detail::size_of_regular(fd_, path_);
+        while (adopt_lines(size, present)) {
         }
+        if (size - end_ > StreamLimits::line_bytes + 1)
+            throw DataError("a line without end of " + std::to_string(size - end_) +
+                                " bytes: not a manifest stream",
+                            path_.string(), "Name another file");
         if (end_ < size) cut();
+    }
+
+    // One read; false where it brought no whole line, or the failure marker at the end.
+    bool adopt_lines(std::size_t size, const std::function<void(const SampleRef&)>& present) {
+        const auto bytes =
+            detail::read_at(fd_, end_, std::min(size - end_, StreamLimits::line_bytes + 1), path_);
+        const std::string_view text(bytes);
+        std::size_t at = 0;
+        for (std::size_t newline; (newline = text.find('\n', at)) != text.npos; at = newline + 1) {
+            const auto line = text.substr(at, newline - at);
+            const auto end = end_ + line.size() + 1;
+            if (end == size && detail::is_failure_marker(line)) return false;
+            const auto ref = parser_.take(line);
+            if (ref && present) present(*ref);
+            end_ = end;
+        }
+        return at > 0;
     }
 
     void begin() {
