@@ -166,6 +166,26 @@ TEST_CASE("another stream under the same name is an error, not a mixture") {
     CHECK(refs.size() == 2);
 }
 
+TEST_CASE("a file that is no stream is refused and not changed, however it ends") {
+    Scratch scratch;
+    const auto path = scratch.path() / "notes";
+    for (const std::string text :
+         {"my notes", "[1, 2", "{", "{\"stream\": 1}", "{\"stream_id\"",
+          "{\"sample_id\": \"run:0\"", "{\"failed\": \"why\", \"refs\": 0}\n", "two\nlines", "\n",
+          " "}) {
+        INFO(text);
+        write_text_file(path, text);
+        const bool torn = detail::header_beginning.starts_with(text);
+        if (torn)  // what a producer that was killed while it began leaves
+            CHECK(ManifestStreamWriter(path, {.durable = false}).refs() == 0);
+        else
+            CHECK_THROWS_AS(ManifestStreamWriter(path), DataError);
+        CHECK((read_text_file(path) == text) == !torn);
+    }
+    CHECK(
+        detail::stream_line(detail::header_to_json({"id"})).starts_with(detail::header_beginning));
+}
+
 TEST_CASE("a producer whose disk is full leaves whole lines") {
     // A directory in place of the file, and a file that cannot be written.
     Scratch scratch;
