@@ -1,6 +1,6 @@
 #pragma once
 #include "command.hpp"
-#include "eyas/capture/capture_identity.hpp"
+#include "eyas/ingest/capture_done.hpp"
 #include "eyas/ingest/handshake.hpp"
 #include "eyas/ingest/ingest.hpp"
 #include "eyas/ingest/stream_ingest.hpp"
