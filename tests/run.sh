@@ -22,7 +22,20 @@ bazel_tests() {
   bad=$(grep -cE '^//.* (FAILED|TIMEOUT|NO STATUS)' "$log")
   ((status != 0 && bad == 0)) && bad=1 # it did not build
   passed=$((passed + good)) failed=$((failed + bad))
+  loud_skips "$log"
   rm -f "$log"
+}
+
+# loud_skips LOG: prints and counts what the tests of a run say they left out (SKIPPED: why), by their own logs.
+loud_skips() {
+  local logs target said
+  logs="$(bazel info bazel-testlogs 2>/dev/null)" || return 0
+  while read -r target; do
+    while IFS= read -r said; do
+      echo "$target: $said"
+      skipped=$((skipped + 1))
+    done < <(grep -ahoE 'SKIPPED: .*' "$logs/${target/://}/test.log" 2>/dev/null)
+  done < <(sed -nE 's#^//([^ ]+) .*(PASSED|FAILED).*#\1#p' "$1")
 }
 
 # The packaging test builds with pkg-config and CMake, the fuzz targets with clang's libFuzzer.

@@ -1,6 +1,6 @@
 #pragma once
 #include "command.hpp"
-#include "eyas/capture/capture_identity.hpp"
+#include "eyas/ingest/capture_done.hpp"
 #include "eyas/ingest/handshake.hpp"
 #include "eyas/ingest/ingest.hpp"
 #include "eyas/ingest/stream_ingest.hpp"
@@ -51,17 +51,24 @@ private:
     OrderedJson run() override {
         if (vocab_size_ > 0) options_.vocab_size = vocab_size_;
         const ManifestHandshake handshake{manifest_};
-        if (!manifest_.empty()) handshake.begin();
         try {
+            if (stream_.empty()) begin(handshake);
             return with_store(store_, [&](auto& store) {
                 return stream_.empty() ? put_all(store, handshake)
                                        : put_as_they_come(store, handshake);
             });
         } catch (const std::exception& e) {
-            if (!manifest_.empty()) handshake.failed(e.what());
+            if (began_) handshake.failed(e.what());
             if (!stream_.empty()) mark_failed(e.what());
             throw;
         }
+    }
+
+    /// With a stream, only once its lock is held: the manifest may be another producer's.
+    void begin(const ManifestHandshake& handshake) {
+        if (manifest_.empty()) return;
+        handshake.begin();
+        began_ = true;
     }
 
     /// Who waits for the stream is told; where another producer holds it, that one goes on.
@@ -84,6 +91,7 @@ private:
         else
             feature_files(features_);  // there must be some
         StreamIngest ingest(store, features_, stream_, {.producer = producer()}, options);
+        begin(handshake);
         std::printf("stream %s, %zu samples are there\n",
                     ingest.stream().header().stream_id.c_str(), ingest.stream().refs());
         std::fflush(stdout);
@@ -144,7 +152,7 @@ private:
     }
 
     std::string features_, manifest_, stream_, until_;
-    bool watch_ = false;
+    bool watch_ = false, began_ = false;
     StoreArguments store_;
     IngestOptions options_;
     std::int64_t vocab_size_ = 0;

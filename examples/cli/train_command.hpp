@@ -1,6 +1,4 @@
 #pragma once
-#include <fstream>
-
 #include "command.hpp"
 #include "draft.hpp"
 #include "evaluation_text.hpp"
@@ -8,6 +6,7 @@
 #include "eyas/ingest/handshake.hpp"
 #include "eyas/ledger/ledger.hpp"
 #include "eyas/pipeline/pipeline.hpp"
+#include "metrics_file.hpp"
 #include "stores.hpp"
 
 namespace eyas::cli {
@@ -38,9 +37,13 @@ public:
             ->capture_default_str();
         app_.add_flag("--consume-once", store_.consume_once,
                       "free each sample when a checkpoint contains its training for good");
-        app_.add_option("--eval-features", held_out_, "directory of held-out feature files");
-        app_.add_option("--eval-interval", eval_interval_, "steps between held-out evaluations")
-            ->capture_default_str();
+        auto* held_out =
+            app_.add_option("--eval-features", held_out_, "directory of held-out feature files");
+        auto* interval =
+            app_.add_option("--eval-interval", eval_interval_, "steps between held-out evaluations")
+                ->capture_default_str()
+                ->needs(held_out);
+        held_out->needs(interval);
         app_.add_option("--out", options_.trainer.run_dir,
                         "run directory: checkpoint-STEP, metrics.jsonl, ledger.sqlite")
             ->required();
@@ -163,8 +166,9 @@ private:
                     static_cast<double>(model.parameter_count()) / 1e6,
                     static_cast<long long>(draft_.model.ttt_length), draft_.precision.c_str());
         std::fflush(stdout);
-        eyas::create_directories(options_.trainer.run_dir);
-        std::ofstream metrics(options_.trainer.run_dir / "metrics.jsonl", std::ios::app);
+        // Now, not after an hour, it is told that there are no good held-out samples.
+        if (!held_out_.empty()) with_held_out([](auto&) {});
+        MetricsFile metrics(options_.trainer.run_dir / "metrics.jsonl");
         std::unique_ptr<Progress> progress;
         TrainerCallbacks callbacks;
         callbacks.on_step = [&](const StepRecord& s) {
@@ -179,20 +183,20 @@ private:
         callbacks.on_log = [&](const LogRecord& r) {
             if (progress) progress->interrupt();
             print(r);
-            metrics << OrderedJson{{"step", r.step},
-                                   {"epoch", r.epoch},
-                                   {"loss", r.loss},
-                                   {"step_loss", r.step_loss},
-                                   {"accuracy", r.accuracy},
-                                   {"acceptance", r.acceptance},
-                                   {"learning_rate", r.learning_rate},
-                                   {"grad_norm", r.grad_norm},
-                                   {"tokens_per_second", r.tokens_per_second},
-                                   {"stall_percent", r.stall_percent},
-                                   {"seconds", r.seconds}}
-                    << std::endl;
+            metrics.write({{"step", r.step},
+                           {"epoch", r.epoch},
+                           {"loss", r.loss},
+                           {"step_loss", r.step_loss},
+                           {"accuracy", r.accuracy},
+                           {"acceptance", r.acceptance},
+                           {"learning_rate", r.learning_rate},
+                           {"grad_norm", r.grad_norm},
+                           {"tokens_per_second", r.tokens_per_second},
+                           {"stall_percent", r.stall_percent},
+                           {"seconds", r.seconds}});
         };
-        callbacks.on_resume = [](const CheckpointRecord& c) {
+        callbacks.on_resume = [&](const CheckpointRecord& c) {
+            metrics.go_on_from(c.step);
             std::printf("resumed from %s%s%s\n", c.path.c_str(), c.report.empty() ? "" : "; ",
                         c.report.c_str());
         };
@@ -236,22 +240,30 @@ private:
         std::fflush(stdout);
     }
 
-    /// A point of the held-out curve; the features are files beside the trainer, whatever the
-    /// store.
-    template <class M>
-    void evaluate(M& model, std::int64_t step, Progress& progress, std::ofstream& metrics) {
+    /// Calls f with a loader of the held-out samples; they are files beside the trainer, whatever
+    /// the store.
+    template <class F>
+    void with_held_out(F&& f) {
         Store<LocalFiles> store(local_files_options(parse_store_uri("file:" + held_out_)));
         auto loader_options = options_.loader;
         loader_options.shuffle = loader_options.drop_last = false;
         loader_options.acknowledgements = nullptr;
+        loader_options.ring_bytes = 0;  // the option's were reckoned for the training samples
         Loader loader(store, scan_features(held_out_), loader_options);
-        const auto e = eyas::evaluate(model, loader);
+        f(loader);
+    }
+
+    /// A point of the held-out curve.
+    template <class M>
+    void evaluate(M& model, std::int64_t step, Progress& progress, MetricsFile& metrics) {
+        Evaluation e;
+        with_held_out([&](auto& loader) { e = eyas::evaluate(model, loader); });
         progress.interrupt();
         std::printf("held out at step %lld: %s\n", static_cast<long long>(step),
                     evaluation_text(e).c_str());
         curve_.push_back(evaluation_json(e));
         curve_.back()["step"] = step;
-        metrics << OrderedJson{{"held_out", curve_.back()}} << std::endl;
+        metrics.write({{"held_out", curve_.back()}});
     }
 
     DraftArguments draft_;

@@ -12,6 +12,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 : "${DISAGG_STORE_ROOT:?set DISAGG_STORE_ROOT to a directory that all nodes share}"
 export DISAGG_MANIFEST="${DISAGG_MANIFEST:-$DISAGG_STORE_ROOT/manifest.json}"
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(nproc)}" OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
+# The nodes start at once: a consumer must not believe what an earlier start left. (MANIFEST.done stays
+# true: the producer then has nothing to do.)
+if [[ -e "$DISAGG_MANIFEST.failed" ]]; then find "$DISAGG_MANIFEST.failed" -mmin +1 -delete; fi
 program="${EYAS_DISAGG:-bazel-bin/examples/disagg/disagg}"
 [[ -x "$program" ]] || bazel build --config=native //examples/disagg >&2
 echo "launch: $(hostname) rank ${RANK:-${SLURM_PROCID:-${OMPI_COMM_WORLD_RANK:-none}}} role ${DISAGG_ROLE:-by rank}"

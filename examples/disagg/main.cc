@@ -25,6 +25,10 @@ Store<SharedDirectory> open_shared(const disagg::Settings& s) {
 
 void produce(const disagg::Settings& s) {
     const ManifestHandshake handshake{s.manifest};
+    if (handshake.is_done()) {  // a consumer that was started again may be reading it already
+        std::printf("[producer] %s is complete: nothing to do\n", s.manifest.c_str());
+        return;
+    }
     handshake.begin();
     try {
         auto store = open_shared(s);
@@ -33,6 +37,9 @@ void produce(const disagg::Settings& s) {
                 if (p.done % static_cast<std::size_t>(s.log_interval) == 0 || p.done == p.total)
                     std::printf("[producer] %zu/%zu samples, %.1f MB\n", p.done, p.total,
                                 static_cast<double>(p.bytes) / 1e6);
+                std::fflush(stdout);
+                if (stop_requested())
+                    throw ResourceError("interrupted", s.manifest, "Start the producer again");
             });
         write_manifest(s.manifest, report.manifest);
         handshake.done();

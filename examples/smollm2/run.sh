@@ -89,6 +89,7 @@ recipe=(--epochs "$epochs" --max-steps "$steps" --batch-size 1 --lr 1e-3 --sched
 store="disagg:$work/store?store_id=smollm2"
 manifest="$work/store/manifest.json"
 if [[ ! -e "$manifest.done" ]]; then
+  rm -f "$manifest.failed" # of an earlier try: the consumer may look before the producer does
   producer=(ingest --features "$work/features/train" --store "$store" --manifest "$manifest" --vocab-size 49152)
   show "$eyas" "${producer[@]}" "&   # the producer, a process of its own"
   "$eyas" "${producer[@]}" --json >"$work/logs/ingest.log" 2>"$work/logs/ingest.progress" &

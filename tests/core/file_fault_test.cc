@@ -1,5 +1,4 @@
 #include <signal.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -9,29 +8,12 @@
 
 #include "eyas/core/file.hpp"
 #include "scratch.hpp"
+#include "tests/core/small_files.hpp"
 
 using namespace eyas;
 namespace fs = std::filesystem;
 
 namespace {
-/// Files of this process cannot grow beyond `bytes` while it lives, as on a full disk.
-class SmallFiles {
-public:
-    explicit SmallFiles(rlim_t bytes) : handler_(::signal(SIGXFSZ, SIG_IGN)) {
-        ::getrlimit(RLIMIT_FSIZE, &before_);
-        const rlimit now{bytes, before_.rlim_max};
-        ::setrlimit(RLIMIT_FSIZE, &now);
-    }
-    ~SmallFiles() {
-        ::setrlimit(RLIMIT_FSIZE, &before_);
-        ::signal(SIGXFSZ, handler_);
-    }
-
-private:
-    rlimit before_{};
-    sighandler_t handler_;
-};
-
 bool only_file(const fs::path& dir, const std::string& name) {
     const fs::directory_iterator all(dir);
     return std::distance(begin(all), end(all)) == 1 && fs::exists(dir / name);
@@ -57,7 +39,7 @@ TEST_CASE("a disk that fills up leaves the old file alone and removes the new on
     const std::string large(100'000, 'x');
     std::string message;
     {
-        const SmallFiles limit(4096);
+        const test::SmallFiles limit(4096);
         try {
             write_text_file(path, large);
         } catch (const ResourceError& e) {

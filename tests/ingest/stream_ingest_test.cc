@@ -33,7 +33,9 @@ TEST_CASE("one look puts all files and ends the stream, with the ids that ingest
     CHECK(done == std::vector<std::size_t>{1, 2, 3});
     auto told = read_manifest(stream);
     CHECK(files_of(stream) == std::vector<std::string>{"a/10.ckpt", "a/2.ckpt", "b/1.ckpt"});
-    for (auto& r : told.refs) r.metadata.erase("file");
+    for (auto& r : told.refs)
+        for (const char* key : {"file", "file_bytes", "file_mtime_ns"})
+            CHECK(r.metadata.erase(key) == 1);
     CHECK(told == ingest(plain, dir.path(), {.run_id = "r"}).manifest);
 }
 
@@ -104,4 +106,100 @@ TEST_CASE("a stream that ingest did not write is not gone on with") {
     }
     FakeStore store;
     CHECK_THROWS_WITH(StreamIngest(store, dir.path(), stream, {}, {}), Contains("'file'"));
+}
+
+TEST_CASE("an end that counts its files is believed when they are all there") {
+    const FeatureDirectory dir("stream_count");
+    const auto live = dir.path() / "live", stream = dir.path() / "s.jsonl";
+    dir.add("live/0.ckpt", 1);
+    dir.add("live/1.ckpt", 1);
+    FakeStore store;
+    SECTION("files may be seen after it") {
+        write_capture_done(live, 3);
+        StreamIngest watch(
+            store, live, stream, {.durable = false},
+            {.until = capture_done_file(live), .interval = std::chrono::milliseconds(1)});
+        std::thread late([&] { dir.add("live/2.ckpt", 1); });
+        watch.run();
+        late.join();
+        CHECK(files_of(stream).size() == 3);
+    }
+    SECTION("one that is taken away meanwhile, as a capture that begins again does") {
+        write_capture_done(live, 2);
+        StreamIngest watch(
+            store, live, stream, {.durable = false},
+            {.until = capture_done_file(live), .interval = std::chrono::milliseconds(1)});
+        watch.run([&](const IngestProgress& p) {
+            if (p.done == 1) std::filesystem::remove(capture_done_file(live));
+            if (p.done != 2) return;
+            dir.add("live/2.ckpt", 1);
+            write_capture_done(live, 3);
+        });
+        CHECK(files_of(stream).size() == 3);
+    }
+    SECTION("files that never come") {
+        write_capture_done(live, 3);
+        StreamIngest watch(store, live, stream, {.durable = false},
+                           {.until = capture_done_file(live), .patience = {}});
+        CHECK_THROWS_WITH(watch.run(), Contains("counts 3 feature files, 2 are there"));
+        CHECK_FALSE(watch.stream().finished());
+    }
+    SECTION("ends of other makers") {
+        for (const char* text : {"done\n", "", "{\"files\": -1}", "{\"files\": \"3\"}", "[3]"}) {
+            write_text_file(dir.path() / "end", text);
+            CHECK(declared_end(dir.path() / "end") == DeclaredEnd{});
+        }
+        CHECK_FALSE(declared_end(dir.path() / "none"));
+    }
+}
+
+TEST_CASE("files that a finished stream does not know are told, and it is not changed") {
+    const FeatureDirectory dir("stream_finished");
+    dir.add("0.ckpt", 1);
+    const auto stream = dir.path() / "s.jsonl";
+    FakeStore store;
+    const StreamIngestOptions lax{.ingest = {.skip_bad = true}};
+    write_text_file(dir.path() / "1.ckpt", "this is no torch file");
+    StreamIngest(store, dir.path(), stream, {.durable = false}, lax).run();
+    const auto text = read_text_file(stream);
+    CHECK(StreamIngest(store, dir.path(), stream, {.durable = false}, lax).run().added == 0);
+    dir.add("2.ckpt", 1);
+    dir.add("3.ckpt", 1);
+    CHECK_THROWS_WITH(StreamIngest(store, dir.path(), stream, {.durable = false}, lax),
+                      Contains("2 feature files are not in it") && Contains("2.ckpt") &&
+                          Contains("another stream"));
+    CHECK(read_text_file(stream) == text);
+}
+
+TEST_CASE("a file that only has the name of a told one is refused; a moved directory is not") {
+    const FeatureDirectory dir("stream_names");
+    for (const char* f : {"a/0.ckpt", "a/1.ckpt", "b/0.ckpt", "b/1.ckpt"}) dir.add(f, 1);
+    std::filesystem::last_write_time(
+        dir.path() / "b/0.ckpt",
+        std::filesystem::last_write_time(dir.path() / "a/0.ckpt") + std::chrono::seconds(1));
+    const auto stream = dir.path() / "s.jsonl";
+    FakeStore store;
+    std::atomic<bool> stop = false;
+    StreamIngest(store, dir.path() / "a", stream, {.durable = false}, {.stop = &stop})
+        .run([&](const IngestProgress&) { stop = true; });
+    {
+        StreamIngest other(store, dir.path() / "b", stream, {.durable = false}, {});
+        CHECK_THROWS_WITH(other.run(), Contains("another file of this name") && Contains("b/0"));
+        CHECK(other.stream().refs() == 1);
+    }
+    std::filesystem::rename(dir.path() / "a", dir.path() / "moved");
+    CHECK(StreamIngest(store, dir.path() / "moved", stream, {.durable = false}, {}).run().added ==
+          1);
+    CHECK_THROWS_WITH(StreamIngest(store, dir.path() / "b", stream, {.durable = false}, {}),
+                      Contains("another file of this name"));
+    // A stream of a version that did not record them.
+    auto refs = read_manifest(stream).refs;
+    const auto old = dir.path() / "old.jsonl";
+    {
+        ManifestStreamWriter writer(old, {.durable = false});
+        refs[0].metadata.erase("file_bytes");
+        refs[0].metadata.erase("file_mtime_ns");
+        writer.append(refs[0]);
+    }
+    CHECK(StreamIngest(store, dir.path() / "b", old, {.durable = false}, {}).run().added == 1);
 }

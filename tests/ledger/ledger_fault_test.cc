@@ -80,8 +80,10 @@ TEST_CASE("files that are no ledger are refused and not changed") {
             "PRAGMA application_id = 1702453619; PRAGMA user_version = 1;"
             "CREATE TABLE run(x); CREATE TABLE sample(y)");
     }
+    const auto before = read_text_file(path);
     CHECK_THROWS_AS(Ledger(path, "a"), DataError);
     CHECK_THROWS_AS(Ledger::read(path), DataError);
+    CHECK(read_text_file(path) == before);
 }
 
 TEST_CASE("a ledger that is not there cannot be read") {

@@ -70,7 +70,37 @@ TEST_CASE("a run that goes on from before what was freed is told") {
     Ledger ledger(scratch.path() / "l", "a");
     ledger.taken(Refs(0, 2), 10);
     CHECK_NOTHROW(ledger.taken({}, 5));  // nothing is lost yet: they are still in the store
+    CHECK(ledger.summary().acknowledged == 0);
+    ledger.taken(Refs(0, 2), 10);
     ledger.freed(Refs(0, 1));
     CHECK_NOTHROW(ledger.taken({}, 10));
     CHECK_THROWS_AS(ledger.taken({}, 5), DataError);
+}
+
+TEST_CASE("a run that goes on from before a damaged checkpoint is not held against later") {
+    Scratch scratch;
+    Ledger ledger(scratch.path() / "l", "a");
+    ledger.taken(Refs(0, 2), 100);
+    ledger.freed(Refs(0, 2));
+    ledger.taken(Refs(2, 6), 200);  // killed before they were freed; checkpoint 200 is damaged
+    ledger.taken({}, 100);
+    CHECK(ledger.summary().last_step == 100);
+    ledger.taken(Refs(2, 4), 150);
+    ledger.freed(Refs(2, 4));
+    CHECK(ledger.summary().last_step == 150);
+    CHECK_NOTHROW(ledger.taken(Refs(4, 5), 170));
+    CHECK(ledger.summary().acknowledged == 5);
+    CHECK(ledger.summary().freed == 4);
+    CHECK_THROWS_AS(ledger.taken({}, 149), DataError);
+}
+
+TEST_CASE("a sample that comes again has the step of its last checkpoint, until it is freed") {
+    Scratch scratch;
+    Ledger ledger(scratch.path() / "l", "a");
+    ledger.taken(Refs(0, 1), 10);
+    ledger.taken(Refs(0, 1), 20);
+    ledger.freed(Refs(0, 1));
+    CHECK(ledger.summary().last_step == 20);
+    ledger.taken(Refs(0, 1), 30);
+    CHECK(ledger.summary().last_step == 20);
 }

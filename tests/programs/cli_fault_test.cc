@@ -1,8 +1,10 @@
 #include <catch2/catch.hpp>
 #include <filesystem>
+#include <sstream>
 
 #include "eyas/ingest/scan.hpp"
 #include "eyas/sample/manifest.hpp"
+#include "eyas/sample/stream_writer.hpp"
 #include "tests/programs/tiny_job.hpp"
 
 using namespace eyas;
@@ -80,6 +82,91 @@ TEST_CASE("ingest names a damaged file, marks the failure, and --skip-bad leaves
     CHECK(result["bad"][0]["file"] == bad);
     CHECK(read_manifest(job.path("manifest.json")).refs.size() == 11);
     job.run(job.train("a", job.disaggregated(), {"--max-steps", "2"}));
+}
+
+TEST_CASE("a capture that begins takes the end of an earlier one away at once") {
+    const TinyJob job;
+    job.capture();
+    CHECK(std::filesystem::exists(job.path("features/CAPTURE.done")));
+    job.run({"capture", "--model", job.path("none"), "--conversations",
+             job.path("conversations.jsonl"), "--out", job.path("features")},
+            1);
+    CHECK_FALSE(std::filesystem::exists(job.path("features/CAPTURE.done")));
+}
+
+TEST_CASE("a second producer of a stream leaves the first one's manifest alone") {
+    const TinyJob job;
+    job.capture();
+    auto producer = job.ingest();
+    producer.insert(producer.end(), {"--stream", job.path("s.jsonl")});
+    job.run(producer);
+    {
+        const ManifestStreamWriter held(job.path("s.jsonl"));
+        CHECK_THAT(job.run(producer, 1)->errors(), Contains("another producer"));
+    }
+    CHECK(read_manifest(job.path("manifest.json")).refs.size() == 12);
+    CHECK(std::filesystem::exists(job.path("manifest.json.done")));
+    CHECK_FALSE(std::filesystem::exists(job.path("manifest.json.failed")));
+    // Nor does one that has nothing to say of an ended stream.
+    std::filesystem::copy(first_feature_file(job), job.path("features/z.ckpt"));
+    CHECK_THAT(job.run(producer, 1)->errors(), Contains("1 feature files are not in it"));
+    CHECK(std::filesystem::exists(job.path("manifest.json.done")));
+}
+
+TEST_CASE("metrics are whole: no step twice after a resume, a full disk is told") {
+    const TinyJob job;
+    job.capture();
+    const auto file = job.path("run/metrics.jsonl");
+    const std::vector<std::string> every{"--max-steps",     "12", "--log-interval", "1",
+                                         "--save-interval", "5"};
+    job.run(job.train("run", job.colocated(), every));
+    const auto whole = read_text_file(file);
+    for (const char* later : {"run/checkpoint-12", "run/checkpoint-10"})
+        std::filesystem::remove_all(job.path(later));
+    write_text_file(file, "of somebody else\n" + whole +
+                              "{\"held_out\":{\"step\":7}}\n{\"held_out\":{\"step\":4}}\n{\"st");
+    job.run(job.train("run", job.colocated(), every));
+    std::vector<std::int64_t> steps;
+    std::istringstream lines(read_text_file(file));
+    std::string line;
+    std::getline(lines, line);
+    CHECK(line == "of somebody else");
+    while (std::getline(lines, line))
+        if (const auto j = Json::parse(line); j.contains("held_out"))
+            CHECK(j["held_out"]["step"] == 4);
+        else
+            steps.push_back(j["step"]);
+    CHECK(steps == std::vector<std::int64_t>{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12});
+
+    std::filesystem::create_directories(job.path("full"));
+    std::filesystem::create_symlink("/dev/full", job.path("full/metrics.jsonl"));
+    CHECK_THAT(job.run(job.train("full", job.colocated(), every), 1)->errors(),
+               Contains("metrics.jsonl") && Contains("cannot write"));
+}
+
+TEST_CASE("held-out samples that cannot be read are told before training starts") {
+    const TinyJob job;
+    job.capture();
+    const auto refused = [&](const std::vector<std::string>& more, int code, const char* what) {
+        const auto p = job.run(job.train("run", job.colocated(), more), code);
+        CHECK_THAT(p->errors(), Contains(what));
+        CHECK_FALSE(std::filesystem::exists(job.path("run/metrics.jsonl")));
+        CHECK_FALSE(std::filesystem::exists(job.path("run/checkpoint-12")));
+    };
+    refused({"--eval-features", job.path("none"), "--eval-interval", "100"}, 1, "none");
+    refused({"--eval-features", job.path("features")}, 2, "--eval-interval");
+    refused({"--eval-interval", "3"}, 2, "--eval-features");
+
+    // Samples that are longer than those of the training need no larger --ring-bytes.
+    const std::vector<int> mask(100, 1);
+    write_text_file(
+        job.path("long.jsonl"),
+        Json{{"input_ids", test::random_ids(100, 30, 1)}, {"loss_mask", mask}}.dump() + "\n");
+    job.run({"capture", "--model", job.path("target"), "--conversations", job.path("long.jsonl"),
+             "--layers", "0,2,4", "--out", job.path("long")});
+    job.run(job.train("run", job.colocated(),
+                      {"--max-steps", "2", "--eval-features", job.path("long"), "--eval-interval",
+                       "1", "--ring-bytes", "100000"}));
 }
 
 TEST_CASE("a training that cannot start says why and writes no checkpoint") {

@@ -64,3 +64,28 @@ TEST_CASE("a producer that never comes, a wrong role and a missing variable are 
     fails({{"DISAGG_ROLE", "producer"}, {"DISAGG_MANIFEST", ""}}, "DISAGG_MANIFEST is not set");
     fails({{"DISAGG_ROLE", "consumer"}, {"DISAGG_LOG_INTERVAL", "often"}}, "DISAGG_LOG_INTERVAL");
 }
+
+TEST_CASE("a producer that is started again has nothing to do, one that is stopped says so") {
+    const TinyJob job;
+    job.capture();
+    const Environment producer{{"RANK", "0"}, {"DISAGG_LOG_INTERVAL", "1"}};
+    CHECK(job.start({}, with(environment(job, "-"), producer), program)->wait() == 0);
+    const auto manifest = read_text_file(job.path("manifest.json"));
+    const auto again = job.start({}, with(environment(job, "-"), producer), program);
+    CHECK(again->wait() == 0);
+    CHECK_THAT(again->output(), Contains("nothing to do"));
+    CHECK(read_text_file(job.path("manifest.json")) == manifest);  // of the same generation
+
+    std::filesystem::remove(job.path("manifest.json.done"));
+    std::filesystem::path first;
+    for (const auto& e : std::filesystem::recursive_directory_iterator(job.path("features")))
+        if (e.path().extension() == ".ckpt") first = e.path();
+    for (int i = 0; i < 3000; ++i)
+        std::filesystem::copy(first, job.path("features/" + std::to_string(i) + ".ckpt"));
+    const auto stopped = job.start({}, with(environment(job, "-"), producer), program);
+    stopped->await("1/3012 samples");
+    stopped->signal(SIGTERM);
+    CHECK(stopped->wait() == 1);
+    CHECK_THAT(stopped->errors(), Contains("interrupted"));
+    CHECK_THAT(read_text_file(job.path("manifest.json.failed")), Contains("interrupted"));
+}

@@ -1,8 +1,11 @@
+#include <atomic>
 #include <catch2/catch.hpp>
 #include <filesystem>
 #include <random>
+#include <thread>
 
 #include "eyas/sample/manifest.hpp"
+#include "tests/core/small_files.hpp"
 #include "tests/sample/stream_samples.hpp"
 
 using namespace eyas;
@@ -164,10 +167,72 @@ TEST_CASE("another stream under the same name is an error, not a mixture") {
     CHECK(refs.size() == 2);
 }
 
-TEST_CASE("a producer whose disk is full leaves whole lines") {
-    // A directory in place of the file, and a file that cannot be written.
+TEST_CASE("a file that is no stream is refused and not changed, however it ends") {
     Scratch scratch;
+    const auto path = scratch.path() / "notes";
+    for (const std::string text :
+         {"my notes", "[1, 2", "{", "{\"stream\": 1}", "{\"stream_id\"",
+          "{\"sample_id\": \"run:0\"", "{\"failed\": \"why\", \"refs\": 0}\n", "two\nlines", "\n",
+          " "}) {
+        INFO(text);
+        write_text_file(path, text);
+        const bool torn = detail::header_beginning.starts_with(text);
+        if (torn)  // what a producer that was killed while it began leaves
+            CHECK(ManifestStreamWriter(path, {.durable = false}).refs() == 0);
+        else
+            CHECK_THROWS_AS(ManifestStreamWriter(path), DataError);
+        CHECK((read_text_file(path) == text) == !torn);
+    }
+    CHECK(
+        detail::stream_line(detail::header_to_json({"id"})).starts_with(detail::header_beginning));
+}
+
+TEST_CASE("a producer whose disk is full leaves whole lines, and is told at each further one") {
+    Scratch scratch;
+    const auto path = scratch.path() / "m.jsonl";
+    std::size_t whole = 0;
+    {
+        ManifestStreamWriter writer(path, {.durable = false});
+        writer.append(stream_ref(0));
+        whole = std::filesystem::file_size(path);
+        {
+            const SmallFiles limit(whole + 20);
+            CHECK_THROWS_WITH(writer.append(stream_ref(1)), Contains("cannot write"));
+        }
+        CHECK(std::filesystem::file_size(path) == whole);
+        CHECK_THROWS_AS(writer.append(stream_ref(2)), ResourceError);  // although there is room now
+        CHECK_THROWS_AS(writer.finish(), ResourceError);
+        CHECK(std::filesystem::file_size(path) == whole);
+    }
+    std::vector<SampleRef> refs;
+    CHECK(ManifestStreamReader(path).poll(refs) == 1);
+    ManifestStreamWriter again(path, {.durable = false});
+    again.append(stream_ref(1));
+    again.finish();
+    CHECK(ids_of(read_manifest(path).refs) == ids_up_to(2));
+
     std::filesystem::create_directories(scratch.path() / "dir");
     CHECK_THROWS_AS(ManifestStreamWriter(scratch.path() / "dir"), ResourceError);
-    CHECK_THROWS_AS(ManifestStreamWriter("/dev/full"), Error);
+    CHECK_THROWS_AS(ManifestStreamWriter("/dev/full"), DataError);
+}
+
+TEST_CASE("a manifest is read while its producer cuts it") {
+    const Written w(2000);
+    std::atomic<bool> done = false;
+    std::thread producer([&] {
+        while (!done) {
+            std::filesystem::resize_file(w.path, w.lines[0].size());
+            std::filesystem::resize_file(w.path, w.text.size());
+        }
+    });
+    for (int refused = 0; refused < 300;) {  // it is whole at most once, at first
+        try {
+            const auto whole = read_manifest(w.path);
+            CHECK(whole.refs.size() == 2000);
+        } catch (const DataError&) {
+            ++refused;
+        }
+    }
+    done = true;
+    producer.join();
 }

@@ -16,6 +16,7 @@
 #include "eyas/core/convert.hpp"
 #include "eyas/core/file.hpp"
 #include "eyas/format/torch_file.hpp"
+#include "eyas/ingest/capture_done.hpp"
 #include "eyas/sample/feature_layout.hpp"
 
 namespace eyas {
@@ -132,7 +133,7 @@ public:
         }
         if (!stopped()) capture_pack(conversations);
         report_.stopped = report_.captured + report_.reused < count;
-        if (!report_.stopped) write_text_file(capture_done_file(out_), "done\n");
+        if (!report_.stopped) write_capture_done(out_, count);
         return report_;
     }
 

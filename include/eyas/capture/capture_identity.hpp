@@ -22,11 +22,6 @@ inline std::filesystem::path capture_identity_file(const std::filesystem::path& 
     return out / "capture.json";
 }
 
-/// Appears when a capture is complete, so that who takes its files while they come knows the last.
-inline std::filesystem::path capture_done_file(const std::filesystem::path& out) {
-    return out / "CAPTURE.done";
-}
-
 inline CaptureIdentity read_capture_identity(const std::filesystem::path& file) {
     const auto json = read_json_file(file);
     const auto where = file.string();

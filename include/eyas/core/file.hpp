@@ -64,6 +64,31 @@ inline bool lies_on_network(int fd) {
     return false;
 }
 
+/// Throws DataError for what is no regular file.
+inline std::size_t size_of_regular(const Fd& fd, const std::filesystem::path& path) {
+    struct stat st {};
+    if (::fstat(fd.get(), &st) != 0) throw_errno("cannot stat", path);
+    if (!S_ISREG(st.st_mode)) throw DataError("not a regular file", path.string(), "Name a file");
+    return static_cast<std::size_t>(st.st_size);
+}
+
+/// The `size` bytes at `offset`, or fewer where the file ends before.
+inline std::string read_at(const Fd& fd, std::size_t offset, std::size_t size,
+                           const std::filesystem::path& path) {
+    std::string bytes(size, '\0');
+    std::size_t got = 0;
+    while (got < size) {
+        const auto n =
+            ::pread(fd.get(), bytes.data() + got, size - got, static_cast<off_t>(offset + got));
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) throw_errno("cannot read", path);
+        if (n == 0) break;
+        got += static_cast<std::size_t>(n);
+    }
+    bytes.resize(got);
+    return bytes;
+}
+
 inline void sync_directory(const std::filesystem::path& dir) {
     Fd d(::open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (!d || ::fsync(d.get()) != 0) throw_errno("cannot sync directory", dir);
@@ -86,19 +111,16 @@ inline bool rename_new(const std::filesystem::path& from, const std::filesystem:
 }  // namespace detail
 
 /// A whole file mapped read-only. Copies share the mapping; views into it live as long as any copy.
-/// Thread-safe to read. A file that another process truncates while mapped raises SIGBUS: eyas'
-/// writers never do that, they rename complete files into place.
+/// Thread-safe to read. A file that another process truncates while mapped raises SIGBUS. Files
+/// that eyas renames complete into place are never truncated; a manifest stream, whose writer cuts
+/// torn lines off, and an SQLite file are, so they are not mapped.
 class MappedFile {
 public:
     MappedFile() = default;
     explicit MappedFile(const std::filesystem::path& path) : path_(path) {
         detail::Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
         if (!fd) detail::throw_errno("cannot open", path);
-        struct stat st {};
-        if (::fstat(fd.get(), &st) != 0) detail::throw_errno("cannot stat", path);
-        if (!S_ISREG(st.st_mode))
-            throw DataError("not a regular file", path.string(), "Name a file");
-        const auto size = static_cast<std::size_t>(st.st_size);
+        const auto size = detail::size_of_regular(fd, path);
         if (size == 0) return;
         void* p = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, fd.get(), 0);
         if (p == MAP_FAILED) detail::throw_errno("cannot map", path);
@@ -223,9 +245,11 @@ inline void write_text_file(const std::filesystem::path& path, std::string_view 
     f.commit();
 }
 
+/// What the file holds now. It may grow and shrink meanwhile: then the text may end early.
 inline std::string read_text_file(const std::filesystem::path& path) {
-    const MappedFile f(path);
-    return {reinterpret_cast<const char*>(f.bytes().data()), f.bytes().size()};
+    const detail::Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    if (!fd) detail::throw_errno("cannot open", path);
+    return detail::read_at(fd, 0, detail::size_of_regular(fd, path), path);
 }
 
 inline void create_directories(const std::filesystem::path& path) {

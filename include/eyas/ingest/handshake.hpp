@@ -22,6 +22,8 @@ struct ManifestHandshake {
         return p;
     }
 
+    bool is_done() const { return std::filesystem::exists(marker(".done")); }
+
     /// Producer, first: takes away what an earlier attempt left, so that no consumer believes it.
     void begin() const {
         if (manifest.has_parent_path()) eyas::create_directories(manifest.parent_path());
@@ -42,7 +44,7 @@ struct ManifestHandshake {
         std::chrono::seconds timeout,
         const std::function<bool()>& keep_waiting = [] { return true; }) const {
         const auto deadline = std::chrono::steady_clock::now() + timeout;
-        while (!std::filesystem::exists(marker(".done"))) {
+        while (!is_done()) {
             if (std::filesystem::exists(marker(".failed")))
                 throw TransportError("the producer failed: " + read_text_file(marker(".failed")),
                                      manifest.string(),

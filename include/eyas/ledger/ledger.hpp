@@ -44,14 +44,19 @@ public:
     }
 
     /// Throws DataError when samples of a later step were freed already: they are gone, and the
-    /// training that they took part in is not in the checkpoint that the run goes on from.
+    /// training that they took part in is not in the checkpoint that the run goes on from. Later
+    /// ones that were not freed yet are forgotten: they come again, perhaps at another step.
     void taken(std::span<const SampleRef* const> refs, std::int64_t step) override {
         check_goes_on(step);
         detail::Transaction all(db_);
+        detail::Statement(db_, "DELETE FROM sample WHERE freed = 0 AND step > ?1")
+            .bind(1, step)
+            .finish();
         detail::Statement insert(
             db_,
             "INSERT INTO sample(sample_id, generation, step, acknowledged_at, freed) "
-            "VALUES(?1, ?2, ?3, ?4, 0) ON CONFLICT DO NOTHING");
+            "VALUES(?1, ?2, ?3, ?4, 0) ON CONFLICT(sample_id, generation) DO UPDATE SET "
+            "step = excluded.step, acknowledged_at = excluded.acknowledged_at WHERE freed = 0");
         const auto now = std::chrono::duration_cast<std::chrono::seconds>(
                              std::chrono::system_clock::now().time_since_epoch())
                              .count();
@@ -110,6 +115,10 @@ private:
         if (!check.step() || check.text(0) != "ok")
             throw DataError("the ledger is damaged: " + check.text(0), db.where(),
                             "Restore it, or name another run directory");
+        // Throws where a table or column is missing.
+        const detail::Statement run(db, "SELECT id, identity FROM run");
+        const detail::Statement samples(
+            db, "SELECT sample_id, generation, step, acknowledged_at, freed FROM sample");
     }
 
     std::string journal_mode() const {

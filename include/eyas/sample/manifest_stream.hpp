@@ -43,6 +43,9 @@ inline OrderedJson header_to_json(const StreamHeader& h) {
         {"stream_id", h.stream_id}, {"schema_version", h.schema_version}, {"producer", h.producer}};
 }
 
+/// How every header that header_to_json() gives begins; a torn one is a prefix of it, or longer.
+inline constexpr std::string_view header_beginning = "{\"stream_id\":";
+
 inline std::string bounded_text(const OrderedJson& j, const char* key, const std::string& where) {
     auto text = required<std::string>(j, key, where);
     if (text.size() > StreamLimits::text_bytes)

@@ -89,7 +89,7 @@ private:
         const detail::Fd fd(::open(path_.c_str(), O_RDONLY | O_CLOEXEC));
         if (!fd && errno == ENOENT && head_.empty()) return false;
         if (!fd) detail::throw_errno("cannot open", path_);
-        if (read_at(fd, 0, head_.size()) != head_)
+        if (detail::read_at(fd, 0, head_.size(), path_) != head_)
             throw DataError("another stream lies here now", path_.string(),
                             "Start again with it, in a new run directory");
         struct stat st {};
@@ -98,7 +98,8 @@ private:
         if (size < end_)
             throw DataError("lines that were read are gone", path_.string(),
                             "Start again with it, in a new run directory");
-        const auto bytes = read_at(fd, end_, std::min(size - end_, StreamLimits::line_bytes + 1));
+        const auto bytes =
+            detail::read_at(fd, end_, std::min(size - end_, StreamLimits::line_bytes + 1), path_);
         const std::string_view text(bytes);
         std::size_t at = 0;
         for (std::size_t newline; (newline = text.find('\n', at)) != text.npos;) {
@@ -112,21 +113,6 @@ private:
         if (at == 0 && text.size() > StreamLimits::line_bytes)
             parser_.take(text);  // throws: no line is so long
         return at > 0;
-    }
-
-    std::string read_at(const detail::Fd& fd, std::size_t offset, std::size_t size) const {
-        std::string bytes(size, '\0');
-        std::size_t got = 0;
-        while (got < size) {
-            const auto n =
-                ::pread(fd.get(), bytes.data() + got, size - got, static_cast<off_t>(offset + got));
-            if (n < 0 && errno == EINTR) continue;
-            if (n < 0) detail::throw_errno("cannot read", path_);
-            if (n == 0) break;
-            got += static_cast<std::size_t>(n);
-        }
-        bytes.resize(got);
-        return bytes;
     }
 
     std::filesystem::path path_;

@@ -23,15 +23,17 @@ namespace eyas {
 class ManifestStreamWriter {
 public:
     struct Options {
-        bool durable = true;        // fsync after each line: what a reader saw stays
+        // fsync after each line: what append() returned for stays. A reader may see a line shortly
+        // before that, and then find it gone after a crash or a failed fsync.
+        bool durable = true;
         std::string producer = {};  // recorded in a new stream's header, for messages
     };
 
     /// Begins a stream, or goes on with the one that is there: a line without newline, which a
     /// killed writer left, is cut off, and so is a failure marker. `present` is called for each ref
     /// that is there already.
-    /// Throws DataError when the file is no stream or a whole line of it is bad, ResourceError when
-    /// another writer holds it or the disk refuses.
+    /// Throws DataError when the file is no stream (it is not changed then) or a whole line of it
+    /// is bad, ResourceError when another writer holds it or the disk refuses.
     explicit ManifestStreamWriter(std::filesystem::path path, Options options,
                                   const std::function<void(const SampleRef&)>& present = {})
         : path_(std::move(path)), options_(std::move(options)), parser_(path_.string()) {
@@ -83,24 +85,39 @@ private:
 
     // Checks what is there and cuts it behind its last good line.
     void adopt(const std::function<void(const SampleRef&)>& present) {
-        std::size_t size = 0;
-        {
-            const MappedFile file(path_);
-            size = file.bytes().size();
-            const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), size);
-            for (std::size_t newline; (newline = text.find('\n', end_)) != text.npos;) {
-                const auto line = text.substr(end_, newline - end_);
-                if (newline + 1 == size && detail::is_failure_marker(line)) break;
-                const auto ref = parser_.take(line);
-                if (ref && present) present(*ref);
-                end_ = newline + 1;
-            }
-            if (text.size() - end_ > StreamLimits::line_bytes + 1)
-                throw DataError("a line without end of " + std::to_string(text.size() - end_) +
-                                    " bytes: not a manifest stream",
-                                path_.string(), "Name another file");
+        const auto size = detail::size_of_regular(fd_, path_);
+        while (adopt_lines(size, present)) {
         }
+        if (size - end_ > StreamLimits::line_bytes + 1)
+            throw DataError("a line without end of " + std::to_string(size - end_) +
+                                " bytes: not a manifest stream",
+                            path_.string(), "Name another file");
+        if (!parser_.header()) check_is_torn_header();
         if (end_ < size) cut();
+    }
+
+    // What has no newline yet is cut only where this class may have written it.
+    void check_is_torn_header() const {
+        const auto torn = detail::read_at(fd_, 0, detail::header_beginning.size(), path_);
+        if (!detail::header_beginning.starts_with(torn))
+            throw DataError("not a manifest stream", path_.string(), "Name another file");
+    }
+
+    // One read; false where it brought no whole line, or the failure marker at the end.
+    bool adopt_lines(std::size_t size, const std::function<void(const SampleRef&)>& present) {
+        const auto bytes =
+            detail::read_at(fd_, end_, std::min(size - end_, StreamLimits::line_bytes + 1), path_);
+        const std::string_view text(bytes);
+        std::size_t at = 0;
+        for (std::size_t newline; (newline = text.find('\n', at)) != text.npos; at = newline + 1) {
+            const auto line = text.substr(at, newline - at);
+            const auto end = end_ + line.size() + 1;
+            if (end == size && detail::is_failure_marker(line)) return false;
+            const auto ref = parser_.take(line);
+            if (ref && present) present(*ref);
+            end_ = end;
+        }
+        return at > 0;
     }
 
     void begin() {
