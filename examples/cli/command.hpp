@@ -51,6 +51,19 @@ public:
 
 protected:
     virtual OrderedJson run() = 0;
+
+    /// Every option of this sub-command by its name, as given or by default.
+    OrderedJson configuration() const {
+        OrderedJson all;
+        for (const auto* o : app_.get_options()) {
+            const auto name = o->get_single_name();
+            if (name == "help" || name == "json" || name == "config") continue;
+            std::string text;
+            for (const auto& r : o->results()) text += (text.empty() ? "" : " ") + r;
+            all[name] = o->count() > 0 ? text : o->get_default_str();
+        }
+        return all;
+    }
     CLI::App& app_;
     bool until_stopped_ = false;  // a signal is how it is meant to end
 

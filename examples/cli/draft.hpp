@@ -7,6 +7,7 @@
 #include "eyas/model/eagle3.hpp"
 #include "eyas/sample/vocab_map_build.hpp"
 #include "eyas/sample/vocab_map_io.hpp"
+#include "eyas/trainer/memory_plan.hpp"
 
 namespace eyas::cli {
 
@@ -53,6 +54,14 @@ struct DraftArguments {
         check_vocab_map(map, c.vocab_size, c.draft_vocab_size,
                         vocab_map.empty() ? "draft config without --vocab-map" : vocab_map);
         return map;
+    }
+
+    /// Of training this draft on batches of up to `rows` rows.
+    MemoryPlan memory_plan(const ModelConfig& c, std::int64_t rows, std::uint64_t ring_bytes) {
+        model.activations = activations == "keep" ? Activations::Keep : Activations::Recompute;
+        return precision == Bf16::name
+                   ? eyas::memory_plan<Eagle3<Cpu, Bf16>>(c, model, rows, ring_bytes)
+                   : eyas::memory_plan<Eagle3<Cpu, F32>>(c, model, rows, ring_bytes);
     }
 
     /// Builds the model in the precision asked for and calls f(model).

@@ -6,7 +6,8 @@
 #include "eyas/ingest/handshake.hpp"
 #include "eyas/ledger/ledger.hpp"
 #include "eyas/pipeline/pipeline.hpp"
-#include "metrics_file.hpp"
+#include "plan_training.hpp"
+#include "run_log.hpp"
 #include "stores.hpp"
 
 namespace eyas::cli {
@@ -44,8 +45,10 @@ public:
                 ->capture_default_str()
                 ->needs(held_out);
         held_out->needs(interval);
-        app_.add_option("--out", options_.trainer.run_dir,
-                        "run directory: checkpoint-STEP, metrics.jsonl, ledger.sqlite")
+        app_.add_option(
+                "--out", options_.trainer.run_dir,
+                "run directory: checkpoint-STEP, run.json, metrics.jsonl, TensorBoard events, "
+                "ledger.sqlite")
             ->required();
         declare_training();
         declare_loading();
@@ -57,6 +60,10 @@ private:
         app_.add_option("--prefetch", l.prefetch, "batches read ahead; 0: none")
             ->capture_default_str();
         app_.add_option("--prefetch-threads", l.threads, "that read ahead, each a batch")
+            ->capture_default_str();
+        app_.add_option("--memory-budget", memory_budget_,
+                        "bytes; a training that would need more is refused before it starts, with "
+                        "what would help; 0: no limit")
             ->capture_default_str();
         app_.add_option("--ring-bytes", l.ring_bytes,
                         "memory of the batches read ahead and the current one; 0: what the largest "
@@ -108,14 +115,26 @@ private:
         options_.trainer.seed = draft_.seed;
         const auto config = read_model_config(draft_.config);
         const auto map = draft_.map_for(config);
-        if (follow_) return follow(config, map);
+        if (follow_) {
+            plan_memory(config, {});
+            return follow(config, map);
+        }
         const auto manifest = samples_of(store_, manifest_);
         if (store_.consume_once) require_removable(manifest);
+        plan_memory(config, manifest);
         return draft_.with_model(config, map, [&](auto& model) {
             return with_store(store_, [&](auto& store) {
                 return train(store, manifest, std::to_string(manifest.refs.size()), model);
             });
         });
+    }
+
+    /// Before anything is allocated.
+    void plan_memory(const ModelConfig& config, const Manifest& manifest) {
+        plan_ = plan_training(draft_, config, options_.loader, manifest);
+        plan_.require_within(memory_budget_);
+        std::printf("memory plan, batches of up to %lld rows:\n%s",
+                    static_cast<long long>(plan_.rows), plan_.text().c_str());
     }
 
     OrderedJson follow(const ModelConfig& config, const VocabMap& map) {
@@ -168,7 +187,8 @@ private:
         std::fflush(stdout);
         // Now, not after an hour, it is told that there are no good held-out samples.
         if (!held_out_.empty()) with_held_out([](auto&) {});
-        MetricsFile metrics(options_.trainer.run_dir / "metrics.jsonl");
+        RunLog log(options_.trainer.run_dir);
+        log.start(configuration(), plan_);
         std::unique_ptr<Progress> progress;
         TrainerCallbacks callbacks;
         callbacks.on_step = [&](const StepRecord& s) {
@@ -178,25 +198,15 @@ private:
             std::snprintf(note, sizeof note, "  loss %.3f", s.loss);
             progress->show(s.step, note);
             if (eval_interval_ > 0 && s.step % eval_interval_ == 0 && !held_out_.empty())
-                evaluate(model, s.step, *progress, metrics);
+                evaluate(model, s.step, *progress, log);
         };
         callbacks.on_log = [&](const LogRecord& r) {
             if (progress) progress->interrupt();
             print(r);
-            metrics.write({{"step", r.step},
-                           {"epoch", r.epoch},
-                           {"loss", r.loss},
-                           {"step_loss", r.step_loss},
-                           {"accuracy", r.accuracy},
-                           {"acceptance", r.acceptance},
-                           {"learning_rate", r.learning_rate},
-                           {"grad_norm", r.grad_norm},
-                           {"tokens_per_second", r.tokens_per_second},
-                           {"stall_percent", r.stall_percent},
-                           {"seconds", r.seconds}});
+            log.write(r);
         };
         callbacks.on_resume = [&](const CheckpointRecord& c) {
-            metrics.go_on_from(c.step);
+            log.go_on_from(c.step);
             std::printf("resumed from %s%s%s\n", c.path.c_str(), c.report.empty() ? "" : "; ",
                         c.report.c_str());
         };
@@ -255,7 +265,7 @@ private:
 
     /// A point of the held-out curve.
     template <class M>
-    void evaluate(M& model, std::int64_t step, Progress& progress, MetricsFile& metrics) {
+    void evaluate(M& model, std::int64_t step, Progress& progress, RunLog& log) {
         Evaluation e;
         with_held_out([&](auto& loader) { e = eyas::evaluate(model, loader); });
         progress.interrupt();
@@ -263,7 +273,7 @@ private:
                     evaluation_text(e).c_str());
         curve_.push_back(evaluation_json(e));
         curve_.back()["step"] = step;
-        metrics.write({{"held_out", curve_.back()}});
+        log.write_held_out(curve_.back());
     }
 
     DraftArguments draft_;
@@ -272,6 +282,8 @@ private:
     std::string manifest_, scheduler_ = "cosine", held_out_;
     std::int64_t wait_ = 0, eval_interval_ = 0;
     bool follow_ = false;
+    std::uint64_t memory_budget_ = 0;
+    MemoryPlan plan_;
     OrderedJson curve_ = OrderedJson::array();
 };
 
