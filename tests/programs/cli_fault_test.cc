@@ -166,7 +166,7 @@ TEST_CASE("held-out samples that cannot be read are told before training starts"
              "--layers", "0,2,4", "--out", job.path("long")});
     job.run(job.train("run", job.colocated(),
                       {"--max-steps", "2", "--eval-features", job.path("long"), "--eval-interval",
-                       "1", "--ring-bytes", "100000"}));
+                       "1", "--ring-bytes", "40000"}));
 }
 
 TEST_CASE("a training that cannot start says why and writes no checkpoint") {
