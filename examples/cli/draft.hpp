@@ -1,5 +1,6 @@
 #pragma once
 #include <CLI/CLI.hpp>
+#include <optional>
 #include <string>
 
 #include "eyas/device/cpu.hpp"
@@ -66,17 +67,22 @@ struct DraftArguments {
 
     /// Builds the model in the precision asked for and calls f(model).
     template <class F>
-    decltype(auto) with_model(const ModelConfig& c, const VocabMap& map, F&& f) {
+    auto with_model(const ModelConfig& c, const VocabMap& map, F&& f) {
         model.loss = loss_type_from_name(loss);
         model.activations = activations == "keep" ? Activations::Keep : Activations::Recompute;
-        const HfWeights weights(target);
-        const auto frozen = FrozenTarget::of(weights);
-        if (precision == Bf16::name) {
-            Eagle3<Cpu, Bf16> m(c, model, map, frozen, seed);
-            return f(m);
+        return precision == Bf16::name ? with_precision<Bf16>(c, map, f)
+                                       : with_precision<F32>(c, map, f);
+    }
+
+private:
+    template <class P, class F>
+    auto with_precision(const ModelConfig& c, const VocabMap& map, F& f) const {
+        std::optional<Eagle3<Cpu, P>> m;
+        {
+            const HfWeights weights(target);  // let go when the model has its copy
+            m.emplace(c, model, map, FrozenTarget::of(weights), seed);
         }
-        Eagle3<Cpu, F32> m(c, model, map, frozen, seed);
-        return f(m);
+        return f(*m);
     }
 };
 
