@@ -1,7 +1,6 @@
 #pragma once
-#include <omp.h>
-
 #include <dnnl.h>
+#include <omp.h>
 
 #include <algorithm>
 #include <cstdint>
