@@ -16,7 +16,7 @@ bazel_tests() {
   shift
   log="$(mktemp)"
   say "$label"
-  bazel test --color=no --curses=no --show_progress_rate_limit=30 --keep_going "$@" 2>&1 | tee "$log" | grep -vE '^(Loading|Analyzing|INFO: (Analyzed|Found|From|Elapsed|[0-9]+ process))'
+  bazel test --color=no --curses=no --show_progress_rate_limit=30 --keep_going "$@" 2>&1 | tee "$log" | grep -vE '^(Loading|Analyzing|INFO: (Analyzed|Found|From|Elapsed|[0-9]+ process)|.*ld\.gold: warning: Cannot export)'
   local status=${PIPESTATUS[0]} good bad
   good=$(grep -cE '^//.* (\(cached\) )?PASSED' "$log")
   bad=$(grep -cE '^//.* (FAILED|TIMEOUT|NO STATUS)' "$log")
