@@ -160,7 +160,8 @@ struct Round {
             if (const auto it = acks.find(o.key.generation); it != acks.end())
                 REQUIRE(it->second == have);
         }
-        for (const auto& [sample, acks] : acknowledged) {
+        for (const auto& entry : acknowledged) {
+            const auto &sample = entry.first, &acks = entry.second;
             if (acks.empty()) continue;
             const auto last = acks.rbegin()->first;
             const auto it = visible.find(sample);
