@@ -3,6 +3,8 @@
 #include <catch2/catch.hpp>
 #include <chrono>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <string>
 #include <thread>
 #include <vector>
@@ -36,8 +38,8 @@ public:
         const std::vector<std::span<std::byte>> places(got.begin(), got.end());
         if (!places.empty()) r.take(places);
         if (head == "kill") ::raise(SIGKILL);
-        if (head == "stop") ::kill(::getpid(), SIGSTOP);
-        if (head.starts_with("soon"))  // "soon<signal>:<microseconds>", beside the answer
+        if (head == "stop") ::raise(SIGSTOP);  // this thread goes no further
+        if (head.starts_with("soon"))          // "soon<signal>:<microseconds>", beside the answer
             std::thread([head] {
                 const auto colon = head.find(':');
                 ::usleep(static_cast<useconds_t>(std::stoul(head.substr(colon + 1))));
@@ -94,7 +96,10 @@ public:
                     const auto client = t.client(at[0], options());
                     std::vector<std::byte> buffer(large);
                     demand(echoes(*client, "x", large, &buffer), "a living peer");
-                    if (when == "before") ::kill(pids[0], SIGSTOP);
+                    if (when == "before") {
+                        ::kill(pids[0], SIGSTOP);
+                        demand(eventually([&] { return stands(pids[0]); }), "a stopped peer");
+                    }
                     const bool ended = fails(*client, when == "before" ? "x" : when, buffer);
                     demand(ended || when.starts_with("soon"), "a peer that stands still");
                     ::usleep(10'000);  // so that a signal that came late is before this one
@@ -164,6 +169,16 @@ private:
                 .reconnect_timeout = std::chrono::milliseconds(500)};
     }
     static ClientOptions patient() { return {.timeout = std::chrono::milliseconds(25'000)}; }
+    /// Whether every thread of a process is stopped: the signal takes them one by one.
+    static bool stands(pid_t pid) {
+        for (const auto& task :
+             std::filesystem::directory_iterator("/proc/" + std::to_string(pid) + "/task")) {
+            std::string line;
+            std::getline(std::ifstream(task.path() / "stat"), line);
+            if (line.find(") T ") == std::string::npos) return false;
+        }
+        return true;
+    }
     static bool exists(const std::filesystem::path& p) { return std::filesystem::exists(p); }
 
     static void serve(const std::filesystem::path& said, const std::string& address) {
