@@ -161,7 +161,8 @@ struct Round {
                 REQUIRE(it->second == have);
         }
         for (const auto& entry : acknowledged) {
-            const auto &sample = entry.first, &acks = entry.second;
+            const auto& sample = entry.first;
+            const auto& acks = entry.second;
             if (acks.empty()) continue;
             const auto last = acks.rbegin()->first;
             const auto it = visible.find(sample);
