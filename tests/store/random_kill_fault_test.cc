@@ -66,11 +66,14 @@ struct Round {
     /// Works at the pool; a pool that was killed ends that, also before it was reached.
     template <class F>
     void work_there(const StorePolicy& policy, const F& f) const {
+        const auto there = [&](const char* name) { return std::filesystem::exists(dir / name); };
+        // Processes start in any order, and late on a busy machine.
+        eventually([&] { return there("socket") || there("pool-killed") || over(); });
         try {
             Store<Pool> store(client(), policy);
             f(store);
         } catch (const TransportError&) {
-            demand(std::filesystem::exists(dir / "pool-killed"), "a pool that is lost was killed");
+            demand(there("pool-killed"), "a pool that is lost was killed");
         }
     }
 
