@@ -97,7 +97,7 @@ TEST_CASE("no flipped bit crashes a reader or gets a line past its end") {
     std::mt19937 random(7);
     for (std::size_t n = 0; n < w.text.size(); ++n) {
         auto bytes = w.text;
-        bytes[n] = static_cast<char>(bytes[n] ^ (1u << (random() % 8)));
+        bytes[n] = static_cast<char>(bytes[n] ^ (1 << (random() % 8)));
         INFO("byte " << n);
         const auto seen = read_bytes(path, bytes);
         REQUIRE(seen.refs.size() <= 2);
