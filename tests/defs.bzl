@@ -9,6 +9,7 @@ def eyas_test(name, srcs, deps = [], data = [], size = "small", **kwargs):
         size = size,
         deps = deps + [
             "//:eyas",
+            "//tests:leaks",
             "@catch2",
             "@catch2//:main",
         ],

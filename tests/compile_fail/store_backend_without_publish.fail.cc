@@ -8,4 +8,5 @@ struct Forgetful : eyas::Memory {
     void publish() = delete;
 #endif
 };
-template class eyas::Store<Forgetful>;
+using Refused = eyas::Store<Forgetful>;
+static_assert(sizeof(Refused) > 0);

@@ -41,8 +41,9 @@ TEST_CASE("a sample that cannot be read throws in its turn, with its id, until s
                                                  Catch::Matchers::Contains("checksum mismatch"));
         CHECK_THROWS_AS(loader.next(), DataError);
         CHECK(loader.position() == LoaderPosition{0, 2});
-        CHECK(store.leased == 0);
+        if (threads == 1) CHECK(store.leased == 0);  // others may have read what follows
         loader.seek({0, 3});
+        CHECK(store.leased == 0);
         CHECK(loader.next()->sample_ids[0] == "s:3");
     }
 }

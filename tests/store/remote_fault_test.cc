@@ -9,7 +9,7 @@
 #include "eyas/transport/posix.hpp"
 #include "lossy.hpp"
 #include "proxy.hpp"
-#include "served_pool.hpp"
+#include "served_elsewhere.hpp"
 
 using namespace eyas;
 using conformance::Damage;
@@ -20,24 +20,10 @@ using conformance::prototype;
 using conformance::Sample;
 using Sockets = Transport<Posix>;
 using Pool = RemotePool<Sockets>;
+using test::said;
+using test::serve;
 
 namespace {
-Address said(const std::filesystem::path& file) {
-    demand(eventually([&] { return std::filesystem::exists(file); }), "an address");
-    return parse_address(read_text_file(file));
-}
-
-/// A pool of backend B in a process of its own.
-template <class B>
-std::unique_ptr<Process> serve(const typename B::Options& place, const std::string& listen,
-                               const std::filesystem::path& file) {
-    return std::make_unique<Process>([=] {
-        test::Served<Sockets, B> pool(place, listen);
-        write_text_file(file, pool.server->address().text());
-        for (;;) ::pause();
-    });
-}
-
 /// Puts and reads through a damaged connection. Each call ends right, or with one of eyas' errors;
 /// what was acknowledged is right when it is looked at directly. Whether all went well.
 bool use(const Address& proxy, Store<Pool>& direct, const Sample& a, const std::string& id) {

@@ -85,14 +85,16 @@ private:
         const auto lease = store_.acquire(ref);
         const auto& object = store_.stored(lease);
         std::string text;
-        for (const auto& t : object.tensors) {
+        Tensor memory;
+        for (std::size_t i = 0; i < object.tensors.size(); ++i) {
+            const auto& t = object.tensors[i];
             text += t.name + spec_of(t).shape.text();
             if (const auto crc = object.crcs.find(t.name); crc != object.crcs.end())
                 text += hex64(crc->second);
             else if (const auto sum = object.checksums.find(t.name); sum != object.checksums.end())
                 text += hex64(sum->second);
             else
-                text += hex64(xxh3(t.tensor.bytes()));
+                text += hex64(xxh3(readable(object, i, memory).bytes()));
         }
         return xxh3(std::as_bytes(std::span(text.data(), text.size())));
     }

@@ -12,7 +12,6 @@
 
 #include "eyas/core/file.hpp"
 #include "eyas/core/running_sums.hpp"
-#include "eyas/core/stream_copy.hpp"
 #include "eyas/store/concept.hpp"
 
 namespace eyas::detail {
@@ -74,12 +73,22 @@ inline bool lies_in(const MappableFile& file, const TensorView& t) {
 }
 
 /// A view that may be touched: the tensor itself, or, where it is mapped from a network file
-/// system, what was read into `memory`, for the reason that copy_out() has.
+/// system, what was read into `memory`: a server that fails is an error then, where a mapping would
+/// end the process.
 inline TensorView readable(const MappableFile& file, const TensorView& t, Tensor& memory) {
     if (!file.on_network || !lies_in(file, t)) return t;
     memory = Tensor(t.dtype, t.shape);
     read_at(file.descriptor, static_cast<std::uint64_t>(t.data - file.mapping.data()),
             memory.mutable_view().bytes());
+    return memory.view();
+}
+
+/// A tensor of an object where it may be touched, in `memory` if need be.
+inline TensorView readable(const StoredObject& object, std::size_t i, Tensor& memory) {
+    const auto& t = object.tensors[i].tensor;
+    if (t.data || !object.decode) return readable(object.file, t, memory);
+    memory = Tensor(t.dtype, t.shape);
+    object.decode(place_of(object, i), memory.mutable_view().bytes());
     return memory.view();
 }
 
@@ -96,33 +105,6 @@ inline void let_pages_go(std::span<const std::byte> part, std::span<const std::b
     const auto* from = part.data() - std::min(offset(part.data()), before);
     const auto* to = end + std::min((piece - offset(end)) % piece, behind);
     ::madvise(const_cast<std::byte*>(from), static_cast<std::size_t>(to - from), MADV_DONTNEED);
-}
-
-/// Copies a tensor of an opened object and compares its sums on the way. From a mapping, of which
-/// no more than `stretch` bytes are in this process at a time; except that what lies on a network
-/// file system is read: a server that fails is an error then, where a mapping would end the
-/// process.
-inline void copy_out(const StoredObject& object, const TensorView& t, std::span<std::byte> to,
-                     const ExpectedSums& expected, const std::string& feature,
-                     const ObjectKey& key) {
-    const auto& file = object.file;
-    const auto stretch = std::size_t{file.on_network ? 128u : 512u} * 1024;
-    const auto from = t.bytes();
-    const bool in_file = lies_in(file, t);
-    auto sums = expected.start();
-    for (std::size_t at = 0; at < from.size(); at += stretch) {
-        const auto part = from.subspan(at, std::min(stretch, from.size() - at));
-        const auto into = to.subspan(at, part.size());
-        if (file.on_network && in_file) {
-            read_at(file.descriptor, static_cast<std::uint64_t>(part.data() - file.mapping.data()),
-                    into);
-            sums(into);
-        } else {
-            copy_and_look(into, part, from.size() >= bypass_from, sums);
-            if (in_file && !file.is_memory) let_pages_go(part, file.mapping);
-        }
-    }
-    expected.require(sums, feature, key);
 }
 
 /// The XXH3-64 of every feature, from the bytes or from who knows it. Throws ContractError for a

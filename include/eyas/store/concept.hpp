@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <exception>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -46,7 +47,8 @@ struct MappableFile {
 };
 
 /// An opened object: views that stay valid as long as `keep` does, even after the object was
-/// erased. Views without an address (data is null) are of bytes that lie elsewhere: ReadsElsewhere.
+/// erased. Views without an address (data is null) are of bytes that lie elsewhere (ReadsElsewhere)
+/// or in another form (`decode`).
 struct StoredObject {
     std::vector<NamedTensor> tensors;
     Checksums checksums;                     // of some or all tensors; whoever reads compares them
@@ -54,7 +56,17 @@ struct StoredObject {
     MappableFile file = {};                  // where the views lie in one
     Crcs crcs = {};                          // of tensors without a checksum, compared likewise
     std::vector<std::uint32_t> places = {};  // of each tensor in what the backend opened; empty: 0…
+    /// Writes the bytes of the tensor at a place, which has no data, into memory of its size.
+    /// Throws DataError where what it decodes is damaged. From several threads.
+    std::function<void(std::uint32_t place, std::span<std::byte> to)> decode = {};
 };
+
+namespace detail {
+/// Of an object's tensor in what the backend opened.
+inline std::uint32_t place_of(const StoredObject& object, std::size_t i) {
+    return object.places.empty() ? static_cast<std::uint32_t>(i) : object.places[i];
+}
+}  // namespace detail
 
 /// A wish for bytes that lie elsewhere: tensors of one object, by place, into the caller's memory.
 struct ObjectRead {

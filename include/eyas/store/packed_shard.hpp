@@ -49,36 +49,30 @@ public:
     const std::filesystem::path& path() const { return file_.path(); }
     const MappedFile& file() const { return file_; }
 
-    /// The sample at a place of the index. States in float8 come in their own dtype; their bytes
-    /// are compared with their checksums here where `verify` says so, since what a reader gets has
-    /// none. Throws DataError where they differ, ResourceError without memory.
+    /// The sample at a place of the index. States in float8 are decoded into their own dtype when
+    /// they are read; the bytes that they lie in are compared with their checksums then where
+    /// `verify` says so, since what a reader gets has none.
     StoredObject open(std::size_t place, bool verify) const {
-        struct Kept {
-            MappedFile file;
-            std::vector<Tensor> decoded;
-        };
-        auto kept = std::make_shared<Kept>(Kept{file_, {}});
-        const auto sample = index_.at(place);
-        StoredObject object{{}, {}, kept, {file_.descriptor(), file_.bytes(), file_.on_network()}};
-        for (const auto& f : sample.features) {
-            const auto mapped = view(f.data, f.stored_dtype(), f.shape);
+        const auto sample = std::make_shared<const PackedSample>(index_.at(place));
+        StoredObject object{{},
+                            {},
+                            std::make_shared<MappedFile>(file_),
+                            {file_.descriptor(), file_.bytes(), file_.on_network()}};
+        bool scaled = false;
+        for (const auto& f : sample->features) {
             if (f.encoding == Encoding::Plain) {
-                object.tensors.push_back({f.name, mapped});
+                object.tensors.push_back({f.name, view(file_, f.data, f.dtype, f.shape)});
                 object.checksums[f.name] = f.data.checksum;
-                continue;
+            } else {
+                object.tensors.push_back({f.name, {nullptr, f.dtype, f.shape}});
+                scaled = true;
             }
-            Tensor codes_read, scales_read;
-            const auto bytes = readable(object.file, mapped, codes_read);
-            const auto scales =
-                readable(object.file, view(f.scales, DType::F32, f.scale_shape()), scales_read);
-            if (verify) {
-                require(bytes, f.data, sample.id + "/" + f.name);
-                require(scales, f.scales, sample.id + "/" + f.name + ".scale");
-            }
-            auto& tensor = kept->decoded.emplace_back(f.dtype, f.shape);
-            decode_e4m3(bytes, scales, tensor.mutable_view());
-            object.tensors.push_back({f.name, tensor});
         }
+        if (scaled)
+            object.decode = [file = file_, sample, verify](std::uint32_t i,
+                                                           std::span<std::byte> to) {
+                decode_scaled(file, sample->id, sample->features.at(i), verify, to);
+            };
         return object;
     }
 
@@ -102,16 +96,34 @@ private:
         return bytes.subspan(header);
     }
 
-    TensorView view(const PackedRange& range, DType dtype, const Shape& shape) const {
-        return {data_section(file_).data() + range.offset, dtype, shape};
+    static TensorView view(const MappedFile& file, const PackedRange& range, DType dtype,
+                           const Shape& shape) {
+        return {data_section(file).data() + range.offset, dtype, shape};
     }
 
-    void require(const TensorView& t, const PackedRange& range, const std::string& what) const {
+    static void decode_scaled(const MappedFile& file, const std::string& sample,
+                              const PackedFeature& f, bool verify, std::span<std::byte> to) {
+        const MappableFile place{file.descriptor(), file.bytes(), file.on_network()};
+        Tensor codes_read, scales_read;
+        const auto codes =
+            readable(place, view(file, f.data, f.stored_dtype(), f.shape), codes_read);
+        const auto scales =
+            readable(place, view(file, f.scales, DType::F32, f.scale_shape()), scales_read);
+        if (verify) {
+            require(file, codes, f.data, sample + "/" + f.name);
+            require(file, scales, f.scales, sample + "/" + f.name + ".scale");
+        }
+        decode_e4m3(codes, scales, {to.data(), f.dtype, f.shape});
+        if (lies_in(place, codes)) let_pages_go(codes.bytes(), place.mapping);
+    }
+
+    static void require(const MappedFile& file, const TensorView& t, const PackedRange& range,
+                        const std::string& what) {
         if (xxh3(t.bytes()) != range.checksum)
             throw DataError("checksum of '" + what +
                                 "' differs: its bytes changed after they "
                                 "were packed",
-                            path().string(), "Pack the samples again; check the disk");
+                            file.path().string(), "Pack the samples again; check the disk");
     }
 
     MappedFile file_;

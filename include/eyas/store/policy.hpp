@@ -1,5 +1,6 @@
 #pragma once
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -11,7 +12,8 @@ struct StorePolicy {
     bool retain_on_release = true;  // false: consume-once, the last release of a sample frees it
     bool verify_checksums = true;   // compare bytes with the checksums recorded at put
     std::optional<std::uint64_t> quota_bytes = {};  // refuse puts that would pass it
-    std::string auth_token = {};  // empty: only stores without a credential can be opened
+    std::size_t read_threads = 2;  // for one read of 8 MiB or more; fewer bytes want no second one
+    std::string auth_token = {};   // empty: only stores without a credential can be opened
 };
 
 /// Counters of one Store instance and what lies in its backend.

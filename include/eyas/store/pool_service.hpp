@@ -78,9 +78,10 @@ private:
         detail::OpenedRecord o{.lease = next_lease_++};
         const bool mapped = request.passes_descriptors() && can_be_mapped(object);
         if (mapped) o.file_bytes = object.file.mapping.size();
-        for (const auto& t : object.tensors) {
+        for (std::size_t i = 0; i < object.tensors.size(); ++i) {
+            const auto& t = object.tensors[i];
             o.tensors.push_back(
-                {t.name, t.tensor.dtype, t.tensor.shape, checksum_of(object, t, lease->key()),
+                {t.name, t.tensor.dtype, t.tensor.shape, checksum_of(object, i, lease->key()),
                  mapped ? static_cast<std::uint64_t>(t.tensor.data - object.file.mapping.data())
                         : 0});
         }
@@ -100,14 +101,15 @@ private:
     }
 
     // The store's, or one made here after the payload's own was compared.
-    static std::uint64_t checksum_of(const StoredObject& object, const NamedTensor& t,
+    static std::uint64_t checksum_of(const StoredObject& object, std::size_t i,
                                      const ObjectKey& key) {
-        auto expected = detail::ExpectedSums::of(object, t.name);
+        const auto& name = object.tensors[i].name;
+        auto expected = detail::ExpectedSums::of(object, name);
         if (expected.xxh3) return *expected.xxh3;
         RunningSums sums(true, expected.crc32.has_value());
         Tensor memory;
-        sums(detail::readable(object.file, t.tensor, memory).bytes());
-        expected.require(sums, t.name, key);
+        sums(detail::readable(object, i, memory).bytes());
+        expected.require(sums, name, key);
         return sums.xxh3();
     }
 
@@ -131,8 +133,7 @@ private:
         std::vector<std::span<const std::byte>> parts;
         for (const auto p : places) {
             if (p >= tensors.size()) r.fail("tensor " + std::to_string(p) + " of an object");
-            parts.push_back(
-                detail::readable(object.file, tensors[p].tensor, memory[parts.size()]).bytes());
+            parts.push_back(detail::readable(object, p, memory[parts.size()]).bytes());
             bytes_sent_ += parts.back().size();
         }
         request.reply(w.bytes(), parts);

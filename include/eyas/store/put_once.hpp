@@ -1,5 +1,6 @@
 #pragma once
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <exception>
@@ -8,6 +9,7 @@
 #include <mutex>
 #include <string>
 
+#include "eyas/core/error_types.hpp"
 #include "eyas/transport/concept.hpp"
 
 namespace eyas::detail {
@@ -22,7 +24,7 @@ public:
     template <class F>
     std::int64_t operator()(std::uint64_t token, const Limit& limit, const std::string& peer,
                             const F& put) {
-        std::promise<std::int64_t> mine;
+        std::promise<Outcome> mine;
         {
             std::unique_lock lock(mutex_);
             const auto [it, first] = puts_.try_emplace(token);
@@ -36,29 +38,39 @@ public:
         try {
             const std::int64_t generation = put();
             remember(token);
-            mine.set_value(generation);
+            mine.set_value({.generation = generation});
             return generation;
-        } catch (...) {
+        } catch (const std::exception& e) {
             {
                 const std::lock_guard lock(mutex_);
                 puts_.erase(token);
             }
-            mine.set_exception(std::current_exception());
+            mine.set_value({.failed = true, .type = error_type_of(e), .text = e.what()});
             throw;
         }
     }
 
 private:
-    using Generation = std::shared_future<std::int64_t>;
+    // Of a failure the type and the text: an exception is its thread's own.
+    struct Outcome {
+        std::int64_t generation = 0;
+        bool failed = false;
+        std::size_t type = 0;
+        std::string text = {};
+    };
+    using Earlier = std::shared_future<Outcome>;
 
     static constexpr std::size_t most_remembered = 4096;  // puts that are done
 
-    static std::int64_t wait(const Generation& earlier, const Limit& limit,
-                             const std::string& peer) {
+    static std::int64_t wait(const Earlier& earlier, const Limit& limit, const std::string& peer) {
         while (earlier.wait_for(std::chrono::milliseconds(limit.wait_ms())) !=
                std::future_status::ready)
             limit.check("waiting for the same put", peer);
-        return earlier.get();
+        const auto& outcome = earlier.get();
+        if (outcome.failed)
+            std::rethrow_exception(make_error(outcome.type, outcome.text,
+                                              "the same put, asked before", "It was tried once"));
+        return outcome.generation;
     }
 
     void remember(std::uint64_t token) {
@@ -70,7 +82,7 @@ private:
     }
 
     std::mutex mutex_;
-    std::map<std::uint64_t, Generation> puts_;
+    std::map<std::uint64_t, Earlier> puts_;
     std::deque<std::uint64_t> order_;  // tokens of those that are done
 };
 

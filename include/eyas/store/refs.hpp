@@ -58,7 +58,7 @@ inline SampleRef complete_ref(SampleRef ref, std::span<const NamedTensor> tensor
 /// DataError for a feature that is missing or differs from the ref's spec.
 inline StoredObject features_of(const SampleRef& ref, StoredObject stored) {
     if (ref.feature_keys.empty()) return stored;
-    StoredObject out{{}, {}, stored.keep, stored.file};
+    StoredObject out{{}, {}, stored.keep, stored.file, {}, {}, stored.decode};
     const auto where = "sample '" + ref.sample_id + "'";
     for (const auto& [feature, unused] : ref.feature_keys) {
         const auto name = ref.stored_name(feature);

@@ -1,4 +1,5 @@
 #pragma once
+#include <exception>
 #include <memory>
 #include <span>
 #include <utility>
@@ -7,10 +8,6 @@
 #include "eyas/store/concept.hpp"
 
 namespace eyas::detail {
-
-inline std::uint32_t place_of(const StoredObject& object, std::size_t i) {
-    return object.places.empty() ? static_cast<std::uint32_t>(i) : object.places[i];
-}
 
 /// Which of the buffers are to be filled from elsewhere. Names are those of the object's tensors.
 inline ObjectRead wish_for(const StoredObject& object, std::span<const NamedBuffer> buffers) {
@@ -24,8 +21,14 @@ inline ObjectRead wish_for(const StoredObject& object, std::span<const NamedBuff
     return wish;
 }
 
+/// Fills the places of a wish that the object decodes itself.
+inline void decode_into(const ObjectRead& wish) {
+    for (std::size_t i = 0; i < wish.places.size(); ++i)
+        wish.object->decode(wish.places[i], wish.into[i]);
+}
+
 /// Gives every tensor of an object an address: one batch into memory that the object then keeps.
-template <ReadsElsewhere B>
+template <class B>
 void bring_here(B& backend, StoredObject& object) {
     struct Brought {
         std::shared_ptr<const void> keep;
@@ -43,7 +46,10 @@ void bring_here(B& backend, StoredObject& object) {
         wish.into.push_back(brought->tensors.back().mutable_view().bytes());
     }
     if (which.empty()) return;
-    if (const auto error = backend.read_each({&wish, 1})[0]) std::rethrow_exception(error);
+    if (object.decode)
+        decode_into(wish);
+    else if constexpr (ReadsElsewhere<B>)
+        if (const auto error = backend.read_each({&wish, 1})[0]) std::rethrow_exception(error);
     for (std::size_t k = 0; k < which.size(); ++k)
         object.tensors[which[k]].tensor = brought->tensors[k].view();
     brought->keep = std::move(object.keep);

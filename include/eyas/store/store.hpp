@@ -17,6 +17,7 @@
 #include "eyas/store/policy.hpp"
 #include "eyas/store/refs.hpp"
 #include "eyas/store/remote_read.hpp"
+#include "eyas/store/shared_read.hpp"
 #include "eyas/store/store_core.hpp"
 
 namespace eyas {
@@ -161,7 +162,8 @@ public:
         };
         each([](std::size_t, const Lease& lease, auto buffers) {
             for (const auto& b : buffers)
-                detail::check_buffer(b, tensor(lease, b.name), lease.key_);
+                detail::check_buffer(b, lease.object_.tensors[index(lease, b.name)].tensor,
+                                     lease.key_);
         });
         if constexpr (ReadsElsewhere<B>) {
             std::vector<ObjectRead> wishes;
@@ -176,18 +178,28 @@ public:
                                             : core_->backend.read_each(wishes);
             for (std::size_t w = 0; w < whose.size(); ++w) status[whose[w]] = got[w];
         }
-        each([&](std::size_t, const Lease& lease, auto buffers) { finish_read(lease, buffers); });
+        detail::SharedReads reads;  // copies what is in memory, verifies what came from elsewhere
+        each([&](std::size_t i, const Lease& lease, auto buffers) {
+            for (const auto& b : buffers)
+                reads.add(i, lease.object_, index(lease, b.name), b.buffer.bytes(),
+                          expected(lease, b.name), lease.key_);
+        });
+        reads.run(core_->policy.read_threads, status);
+        each([&](std::size_t, const Lease&, auto buffers) {
+            for (const auto& b : buffers) core_->count.bytes_read += b.buffer.bytes().size();
+            core_->count.reads += 1;
+        });
         return status;
     }
 
     /// Views without a copy, valid while the lease lives; checksums are verified as the policy
-    /// says. Bytes that lie in another process are brought here at the first call. A view of a file
-    /// on a network file system ends this process (SIGBUS) if it is touched while the file's server
-    /// fails, here too where checksums are verified: use read_into() there.
+    /// says. Bytes that lie in another process or form are brought here at the first call. A view
+    /// of a file on a network file system ends this process (SIGBUS) if it is touched while the
+    /// file's server fails, here too where checksums are verified: use read_into() there.
     std::vector<NamedTensor> view(const Lease& lease) {
         core_->authenticate();
         detail::require_held(lease.object_, lease.key_);
-        if constexpr (ReadsElsewhere<B>) detail::bring_here(core_->backend, lease.object_);
+        detail::bring_here(core_->backend, lease.object_);
         for (const auto& t : lease.object_.tensors)
             expected(lease, t.name).verify(t.tensor.bytes(), t.name, lease.key_);
         core_->count.reads += 1;
@@ -263,9 +275,10 @@ public:
     const StorePolicy& policy() const { return core_->policy; }
 
 private:
-    static const TensorView& tensor(const Lease& lease, const std::string& name) {
-        for (const auto& t : lease.object_.tensors)
-            if (t.name == name) return t.tensor;
+    static std::size_t index(const Lease& lease, const std::string& name) {
+        const auto& all = lease.object_.tensors;
+        for (std::size_t i = 0; i < all.size(); ++i)
+            if (all[i].name == name) return i;
         throw ContractError("unknown feature '" + name + "'", "sample '" + lease.key_.sample + "'",
                             "Ask for features that the ref names");
     }
@@ -274,20 +287,6 @@ private:
     detail::ExpectedSums expected(const Lease& lease, const std::string& name) const {
         return core_->policy.verify_checksums ? detail::ExpectedSums::of(lease.object_, name)
                                               : detail::ExpectedSums{};
-    }
-
-    // Copies what is in memory, verifies what came from elsewhere.
-    void finish_read(const Lease& lease, std::span<const NamedBuffer> buffers) {
-        for (const auto& b : buffers) {
-            const auto& t = tensor(lease, b.name);
-            const auto sums = expected(lease, b.name);
-            if (t.data)
-                detail::copy_out(lease.object_, t, b.buffer.bytes(), sums, b.name, lease.key_);
-            else
-                sums.verify(b.buffer.bytes(), b.name, lease.key_);
-            core_->count.bytes_read += t.size_bytes();
-        }
-        core_->count.reads += 1;
     }
 
     std::shared_ptr<Core> core_;
