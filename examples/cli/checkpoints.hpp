@@ -19,4 +19,13 @@ inline std::filesystem::path newest_checkpoint(const std::filesystem::path& path
     return *latest.path;
 }
 
+/// The file of a draft's weights: of an export, a checkpoint or a run directory, or itself.
+inline std::filesystem::path weights_file(const std::filesystem::path& path) {
+    if (!std::filesystem::is_directory(path)) return path;
+    constexpr const char* name = "model.safetensors";
+    const bool checkpoint = std::filesystem::exists(path / eyas::detail::state_file);
+    if (!checkpoint && std::filesystem::exists(path / name)) return path / name;
+    return newest_checkpoint(path) / name;
+}
+
 }  // namespace eyas::cli

@@ -58,29 +58,34 @@ struct DraftArguments {
     }
 
     /// Of training this draft on batches of up to `rows` rows.
-    MemoryPlan memory_plan(const ModelConfig& c, std::int64_t rows, std::uint64_t ring_bytes) {
-        model.activations = activations == "keep" ? Activations::Keep : Activations::Recompute;
+    MemoryPlan memory_plan(const ModelConfig& c, std::int64_t rows,
+                           std::uint64_t ring_bytes) const {
         return precision == Bf16::name
-                   ? eyas::memory_plan<Eagle3<Cpu, Bf16>>(c, model, rows, ring_bytes)
-                   : eyas::memory_plan<Eagle3<Cpu, F32>>(c, model, rows, ring_bytes);
+                   ? eyas::memory_plan<Eagle3<Cpu, Bf16>>(c, options(), rows, ring_bytes)
+                   : eyas::memory_plan<Eagle3<Cpu, F32>>(c, options(), rows, ring_bytes);
     }
 
     /// Builds the model in the precision asked for and calls f(model).
     template <class F>
-    auto with_model(const ModelConfig& c, const VocabMap& map, F&& f) {
-        model.loss = loss_type_from_name(loss);
-        model.activations = activations == "keep" ? Activations::Keep : Activations::Recompute;
+    auto with_model(const ModelConfig& c, const VocabMap& map, F&& f) const {
         return precision == Bf16::name ? with_precision<Bf16>(c, map, f)
                                        : with_precision<F32>(c, map, f);
     }
 
 private:
+    Eagle3Options options() const {
+        auto o = model;
+        o.loss = loss_type_from_name(loss);
+        o.activations = activations == "keep" ? Activations::Keep : Activations::Recompute;
+        return o;
+    }
+
     template <class P, class F>
     auto with_precision(const ModelConfig& c, const VocabMap& map, F& f) const {
         std::optional<Eagle3<Cpu, P>> m;
         {
             const HfWeights weights(target);  // let go when the model has its copy
-            m.emplace(c, model, map, FrozenTarget::of(weights), seed);
+            m.emplace(c, options(), map, FrozenTarget::of(weights), seed);
         }
         return f(*m);
     }

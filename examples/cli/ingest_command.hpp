@@ -41,6 +41,9 @@ public:
             ->capture_default_str();
         app_.add_option("--vocab-size", vocab_size_, "refuse token ids outside it");
         app_.add_flag("--skip-bad", options_.skip_bad, "leave bad files out, count and list them");
+        app_.add_option("--put-threads", options_.put_threads, "that write into the store at once")
+            ->capture_default_str()
+            ->check(CLI::Range(1, 64));
         app_.add_flag("--link", options_.link,
                       "make the .ckpt files themselves the store's (clone or hard link) instead of "
                       "copying them: takes no time, but states are not checked here, and the files "

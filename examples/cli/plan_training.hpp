@@ -4,26 +4,27 @@
 
 #include "draft.hpp"
 #include "eyas/loader/options.hpp"
+#include "eyas/loader/ring_memory.hpp"
 #include "eyas/sample/manifest.hpp"
 
 namespace eyas::cli {
 
 /// What training the draft on these samples will hold. Samples whose lengths are not known, as
-/// those of a stream, count as max_len.
-inline MemoryPlan plan_training(DraftArguments& draft, const ModelConfig& config,
+/// those of a stream, count as max_len, in bfloat16.
+inline MemoryPlan plan_training(const DraftArguments& draft, const ModelConfig& config,
                                 const LoaderOptions& loader, const Manifest& manifest) {
     std::int64_t tokens = manifest.refs.empty() ? loader.max_len : 1;
     for (const auto& ref : manifest.refs)
         tokens = std::max(
             tokens, ref.num_tokens > 0 ? std::min(ref.num_tokens, loader.max_len) : loader.max_len);
-    const auto rows = loader.batch_size * tokens;
-    // A row: the states, 4 widths of them in bfloat16 at least, ids, two masks.
-    const auto row = static_cast<std::uint64_t>(8 * config.target_hidden_size + 24);
+    auto batch = eyas::detail::largest_batch_bytes(manifest, loader);
+    if (batch == 0)
+        batch = BatchArena::bytes_for(loader.batch_size, tokens, config.target_hidden_size,
+                                      DType::BF16);
     const auto slots = static_cast<std::uint64_t>(loader.prefetch) + 1;
-    return draft.memory_plan(config, rows,
-                             loader.ring_bytes > 0
-                                 ? static_cast<std::uint64_t>(loader.ring_bytes)
-                                 : static_cast<std::uint64_t>(rows) * row * slots);
+    return draft.memory_plan(
+        config, loader.batch_size * tokens,
+        loader.ring_bytes > 0 ? static_cast<std::uint64_t>(loader.ring_bytes) : batch * slots);
 }
 
 }  // namespace eyas::cli

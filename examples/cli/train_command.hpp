@@ -1,4 +1,5 @@
 #pragma once
+#include "checkpoints.hpp"
 #include "command.hpp"
 #include "draft.hpp"
 #include "evaluation_text.hpp"
@@ -19,6 +20,9 @@ public:
               parent, "train",
               "trainer: train a draft from a store; goes on from the last checkpoint in --out") {
         draft_.declare(app_, true);
+        app_.add_option("--init", init_,
+                        "weights to start from instead of those of --seed: an exported draft, a "
+                        "checkpoint or a run directory; their map too where --vocab-map is absent");
         app_.add_option(
                 "--store", store_.uri,
                 "file:DIR, disagg:DIR?store_id=NAME, packed:DIR, or eyas+tcp://HOST:PORT of eyas "
@@ -114,6 +118,10 @@ private:
         options_.trainer.schedule.kind = schedule_from_name(scheduler_);
         options_.trainer.seed = draft_.seed;
         const auto config = read_model_config(draft_.config);
+        if (!init_.empty()) {
+            init_ = weights_file(init_).string();
+            if (draft_.vocab_map.empty()) draft_.vocab_map = init_;
+        }
         const auto map = draft_.map_for(config);
         if (follow_) {
             plan_memory(config, {});
@@ -123,10 +131,19 @@ private:
         if (store_.consume_once) require_removable(manifest);
         plan_memory(config, manifest);
         return draft_.with_model(config, map, [&](auto& model) {
+            start_from(model);
             return with_store(store_, [&](auto& store) {
                 return train(store, manifest, std::to_string(manifest.refs.size()), model);
             });
         });
+    }
+
+    /// Of --init; a run that goes on takes those of its checkpoint afterwards.
+    template <class M>
+    void start_from(M& model) const {
+        if (init_.empty()) return;
+        load_weights(init_, model.parameters(), model.vocab_map());
+        std::printf("starting from the weights of %s\n", init_.c_str());
     }
 
     /// Before anything is allocated.
@@ -144,6 +161,7 @@ private:
         std::fprintf(stderr, "following %s\n", manifest_.c_str());
         if (!stream.open()) return {};
         return draft_.with_model(config, map, [&](auto& model) {
+            start_from(model);
             return with_store(
                 store_, [&](auto& store) { return train(store, stream, "a stream of", model); });
         });
@@ -279,7 +297,7 @@ private:
     DraftArguments draft_;
     StoreArguments store_;
     PipelineOptions options_;
-    std::string manifest_, scheduler_ = "cosine", held_out_;
+    std::string manifest_, scheduler_ = "cosine", held_out_, init_;
     std::int64_t wait_ = 0, eval_interval_ = 0;
     bool follow_ = false;
     std::uint64_t memory_budget_ = 0;

@@ -1,5 +1,8 @@
 #include <catch2/catch.hpp>
+#include <cmath>
 
+#include "eyas/core/convert.hpp"
+#include "eyas/format/safetensors.hpp"
 #include "tests/programs/tiny_job.hpp"
 
 using namespace eyas;
@@ -37,6 +40,43 @@ TEST_CASE("compare tells differing weights by exit code and names them") {
     job.run(job.train("b", job.colocated(), {"--max-steps", "3", "--seed", "1"}));
     const auto p = job.run({"compare", job.path("a"), job.path("b")}, 1);
     CHECK_THAT(p->output(), Contains("fc.weight: values differ"));
+}
+
+namespace {
+/// A tensor of a file in float32.
+std::vector<float> values(const std::string& file, const std::string& name) {
+    const SafetensorsFile f(file);
+    const auto t = f.at(name);
+    Tensor wide(DType::F32, t.shape);
+    convert_into(t, wide.mutable_view());
+    const auto all = wide.as<float>();
+    return {all.begin(), all.end()};
+}
+}  // namespace
+
+TEST_CASE("--init starts from the weights of a checkpoint, a run or an exported draft") {
+    const TinyJob job;
+    job.capture();
+    job.run(job.train("a", job.colocated(), {"--max-steps", "3"}));
+    job.run({"export", "--checkpoint", job.path("a"), "--out", job.path("export")});
+    const std::map<std::string, std::string> sources{
+        {"a", "a/checkpoint-3"}, {"a/checkpoint-3", "a/checkpoint-3"}, {"export", "export"}};
+    int n = 0;
+    for (const auto& [from, weights] : sources) {
+        const auto out = "b" + std::to_string(n++);
+        job.run(job.train(out, job.colocated(),
+                          {"--max-steps", "1", "--seed", "1", "--init", job.path(from)}));
+        // The first step of AdamW moves a weight by at most rate * (1 + decay * weight), here 1e-3
+        // * 1.01 with the weights below 1.01; other initial weights would be 1e-2 away.
+        for (const char* name : {"fc.weight", "lm_head.weight", "norm.weight"}) {
+            const auto was = values(job.path(weights + "/model.safetensors"), name),
+                       is = values(job.path(out + "/checkpoint-1/model.safetensors"), name);
+            REQUIRE(is.size() == was.size());
+            for (std::size_t i = 0; i < is.size(); ++i) CHECK(std::abs(is[i] - was[i]) <= 1.02e-3f);
+        }
+    }
+    const auto p = job.run(job.train("c", job.colocated(), {"--init", job.path("features")}), 1);
+    CHECK_THAT(p->errors(), Contains("features") && Contains("checkpoint"));
 }
 
 TEST_CASE("help teaches, wrong usage ends with 2") {

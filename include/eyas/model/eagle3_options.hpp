@@ -13,8 +13,7 @@ namespace eyas {
 enum class LossType { CrossEntropy, LkAlpha, LkLambda };
 
 /// What a step keeps of its activations for the backward. Recompute: only what enters attention and
-/// the next step; the rest is computed again, to the same bits, for a fifth more time and less than
-/// half the memory a TTT step.
+/// the next step; the rest is computed again, to the same bits: more time, less memory a TTT step.
 enum class Activations { Keep, Recompute };
 
 /// How an EAGLE3 draft is unrolled and scored (not what it consists of: that is ModelConfig).
