@@ -1,4 +1,8 @@
 #pragma once
+#include <atomic>
+#include <chrono>
+
+#include "best_checkpoint.hpp"
 #include "checkpoints.hpp"
 #include "command.hpp"
 #include "draft.hpp"
@@ -7,6 +11,7 @@
 #include "eyas/ingest/handshake.hpp"
 #include "eyas/ledger/ledger.hpp"
 #include "eyas/pipeline/pipeline.hpp"
+#include "eyas/trainer/watchdog.hpp"
 #include "plan_training.hpp"
 #include "run_log.hpp"
 #include "stores.hpp"
@@ -49,6 +54,15 @@ public:
                 ->capture_default_str()
                 ->needs(held_out);
         held_out->needs(interval);
+        app_.add_flag(
+                "--keep-best", keep_best_,
+                "also keep the checkpoint of the best held-out evaluation, by expected tokens "
+                "per target pass, in OUT/best")
+            ->needs(interval);
+        app_.add_option("--watchdog", watchdog_,
+                        "seconds in one stage (waiting for data, say) after which it is named on "
+                        "stderr; 0: never")
+            ->capture_default_str();
         app_.add_option(
                 "--out", options_.trainer.run_dir,
                 "run directory: checkpoint-STEP, run.json, metrics.jsonl, TensorBoard events, "
@@ -207,16 +221,18 @@ private:
         if (!held_out_.empty()) with_held_out([](auto&) {});
         RunLog log(options_.trainer.run_dir);
         log.start(configuration(), plan_);
+        best_.open(keep_best_ ? options_.trainer.run_dir / "best" : "");
         std::unique_ptr<Progress> progress;
         TrainerCallbacks callbacks;
         callbacks.on_step = [&](const StepRecord& s) {
+            reached_ = s.step;
             if (stop_requested()) pipeline.trainer().request_stop();
             if (!progress) progress = std::make_unique<Progress>("train", s.last_step);
             char note[64];
             std::snprintf(note, sizeof note, "  loss %.3f", s.loss);
             progress->show(s.step, note);
             if (eval_interval_ > 0 && s.step % eval_interval_ == 0 && !held_out_.empty())
-                evaluate(model, s.step, *progress, log);
+                evaluate(pipeline.trainer(), s.step, *progress, log);
         };
         callbacks.on_log = [&](const LogRecord& r) {
             if (progress) progress->interrupt();
@@ -228,6 +244,13 @@ private:
             std::printf("resumed from %s%s%s\n", c.path.c_str(), c.report.empty() ? "" : "; ",
                         c.report.c_str());
         };
+        const Watchdog watchdog(
+            pipeline.trainer().activity(), std::chrono::seconds(watchdog_),
+            [&](const char* stage, std::chrono::milliseconds lasted) {
+                std::fprintf(stderr, "\nno progress for %lld s: %s (store %s, step %lld)\n",
+                             static_cast<long long>(lasted.count() / 1000), stage,
+                             store_.uri.c_str(), static_cast<long long>(reached_.load()));
+            });
         const auto result = pipeline.run(callbacks);
         const auto path = result.checkpoint ? result.checkpoint->string() : std::string();
         std::printf("%s at step %lld after %s: %s\n",
@@ -282,16 +305,17 @@ private:
     }
 
     /// A point of the held-out curve.
-    template <class M>
-    void evaluate(M& model, std::int64_t step, Progress& progress, RunLog& log) {
+    template <class T>
+    void evaluate(T& trainer, std::int64_t step, Progress& progress, RunLog& log) {
         Evaluation e;
-        with_held_out([&](auto& loader) { e = eyas::evaluate(model, loader); });
+        with_held_out([&](auto& loader) { e = eyas::evaluate(trainer.model(), loader); });
         progress.interrupt();
         std::printf("held out at step %lld: %s\n", static_cast<long long>(step),
                     evaluation_text(e).c_str());
         curve_.push_back(evaluation_json(e));
         curve_.back()["step"] = step;
         log.write_held_out(curve_.back());
+        best_.consider(e, step, trainer);
     }
 
     DraftArguments draft_;
@@ -301,6 +325,10 @@ private:
     std::int64_t wait_ = 0, eval_interval_ = 0;
     bool follow_ = false;
     std::uint64_t memory_budget_ = 0;
+    bool keep_best_ = false;
+    BestCheckpoint best_;
+    std::int64_t watchdog_ = 300;
+    std::atomic<std::int64_t> reached_{0};
     MemoryPlan plan_;
     OrderedJson curve_ = OrderedJson::array();
 };

@@ -36,3 +36,4 @@
 #include "eyas/store/uri.hpp"
 #include "eyas/trainer/memory_plan.hpp"
 #include "eyas/trainer/trainer.hpp"
+#include "eyas/trainer/watchdog.hpp"

@@ -79,6 +79,35 @@ TEST_CASE("--init starts from the weights of a checkpoint, a run or an exported 
     CHECK_THAT(p->errors(), Contains("features") && Contains("checkpoint"));
 }
 
+TEST_CASE("--keep-best keeps the checkpoint with the best held-out figure, also over a resume") {
+    const TinyJob job;
+    job.capture();
+    const std::vector<std::string> more{"--eval-features", job.path("features"), "--eval-interval",
+                                        "2", "--keep-best"};
+    auto six = more, twelve = more;
+    six.insert(six.end(), {"--max-steps", "6", "--total-steps", "12"});
+    twelve.insert(twelve.end(), {"--max-steps", "12", "--total-steps", "12", "--json"});
+    job.run(job.train("a", job.colocated(), six));
+    const auto before = Json::parse(read_text_file(job.path("a/best/best.json")));
+    CHECK(before["step"].get<int>() <= 6);
+    const auto p = job.run(job.train("a", job.colocated(), twelve));
+    const auto result = Json::parse(p->last_line());
+    double best = before["expected_tokens_per_pass"];
+    std::int64_t step = before["step"];
+    for (const auto& point : result["curve"])
+        if (point["expected_tokens_per_pass"] > best) {
+            best = point["expected_tokens_per_pass"];
+            step = point["step"];
+        }
+    const auto after = Json::parse(read_text_file(job.path("a/best/best.json")));
+    CHECK(after["step"] == step);
+    CHECK(after["expected_tokens_per_pass"] == best);
+    const auto kept = "a/best/checkpoint-" + std::to_string(step);
+    job.run({"eval", "--target", job.path("target"), "--checkpoint", job.path("a/best"), "--store",
+             "file:" + job.path("features")});
+    CHECK(std::filesystem::exists(job.path(kept + "/model.safetensors")));
+}
+
 TEST_CASE("help teaches, wrong usage ends with 2") {
     const TinyJob job;
     const auto help = job.run({"--help"});

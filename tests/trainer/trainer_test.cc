@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "eyas/evaluate/evaluate.hpp"
+#include "tests/checkpoint/run_directory.hpp"
 #include "tests/trainer/fake_model.hpp"
 
 using namespace eyas;
@@ -142,6 +143,24 @@ TEST_CASE("request_stop from another thread ends the run after the step") {
     CHECK(result.stopped);
     CHECK(result.step == 3);
     CHECK(trainer.run(data).step == 20);  // the request was used up
+}
+
+TEST_CASE("copies of a checkpoint lie where they are asked for, the newest alone") {
+    const test::RunDirectory run("copies");
+    FakeModel<F32> m;
+    FakeLoader data(6, 1);
+    auto o = options(1);
+    o.run_dir = run.path() / "run";
+    Trainer trainer(m, o);
+    trainer.run(
+        data, {.on_step = [&](const StepRecord& r) {
+            CHECK(std::string(trainer.activity().seen().stage) == "in the callbacks of a step");
+            if (r.step == 2 || r.step == 4) trainer.save_copy(run.path() / "best");
+        }});
+    const auto kept = checkpoint_directories(run.path() / "best");
+    REQUIRE(kept.size() == 1);
+    CHECK(read_checkpoint_state(kept[0]).step == 4);
+    CHECK(read_checkpoint_state(run.path() / "run/checkpoint-6").step == 6);
 }
 
 TEST_CASE("a loss that is not finite names its samples and leaves the weights") {

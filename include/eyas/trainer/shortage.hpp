@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <exception>
 #include <string>
+#include <vector>
 
 #include "eyas/core/error.hpp"
 #include "eyas/trainer/batch_source.hpp"
@@ -30,6 +31,17 @@ const Batch* next_batch(L& loader, bool open, std::int64_t step, Shortage& short
     if (open) return nullptr;
     throw ContractError("the loader ended before optimizer step " + std::to_string(step),
                         "Trainer::run", "Give loader and trainer the same epochs");
+}
+
+/// Why optimizer step `step` is not made: what these samples (none: another rank's) gave.
+[[noreturn]] inline void refuse_step(std::int64_t step, const std::string& what,
+                                     const std::vector<std::string>& ids) {
+    std::string list;
+    for (const auto& id : ids) list += (list.empty() ? "" : ", ") + id;
+    throw DataError(
+        what + " at optimizer step " + std::to_string(step),
+        "samples " + (list.empty() ? "of another rank" : list),
+        "Check these samples' features; the weights are those of step " + std::to_string(step - 1));
 }
 
 }  // namespace eyas::detail

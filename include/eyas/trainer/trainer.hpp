@@ -17,6 +17,7 @@
 #include "eyas/optimizer/adamw.hpp"
 #include "eyas/optimizer/clip.hpp"
 #include "eyas/optimizer/schedule.hpp"
+#include "eyas/trainer/activity.hpp"
 #include "eyas/trainer/batch_source.hpp"
 #include "eyas/trainer/identity.hpp"
 #include "eyas/trainer/log_window.hpp"
@@ -86,6 +87,7 @@ public:
             const auto done = train_step(loader, schedule.rate(step_), plan.open, timed, shortage);
             if (!done) break;
             saved = false;
+            activity_.enter("in the callbacks of a step");
             if (callbacks.on_step)
                 callbacks.on_step({step_, shown_last, done->loss, done->norm, done->rate});
             if (options_.log_interval > 0 && step_ % options_.log_interval == 0)
@@ -111,8 +113,15 @@ public:
     /// core/stop_signals.hpp: no signal handler may run on a thread that multiplies matrices.
     void request_stop() noexcept { stop_.store(true); }
 
-    std::int64_t step() const { return step_; }  // optimizer steps done in all
-    const TrainerOptions& options() const { return options_; }
+    /// A checkpoint of the last whole step in another directory, which keeps that one: the best so
+    /// far, say. For callbacks; every rank calls it, rank 0 writes. Throws what writing throws.
+    void save_copy(const std::filesystem::path& directory) {
+        const auto now = state();
+        if (collective_.is_root()) save_checkpoint(directory, content(), now, 1);
+    }
+
+    std::int64_t step() const { return step_; }             // optimizer steps done in all
+    const Activity& activity() const { return activity_; }  // for a Watchdog
     M& model() { return model_; }
     optimizer_type& optimizer() { return optimizer_; }
 
@@ -143,38 +152,32 @@ private:
         const auto scale = static_cast<float>(
             1.0 / (static_cast<double>(options_.accumulation) * collective_.world()));
         for (shortage = {}; shortage.batches < options_.accumulation; ++shortage.batches) {
+            activity_.enter("waiting for data from the store");
             const Batch* batch = detail::next_batch(loader, open, step_ + 1, shortage);
             if (!batch) break;
+            activity_.enter("computing forward and backward");
             const auto& metrics = model_.forward_backward(*batch, scale);
             window.add(metrics, *batch);
             ids.insert(ids.end(), batch->sample_ids.begin(), batch->sample_ids.end());
             if (!std::isfinite(metrics.total_loss))
                 bad.insert(bad.end(), batch->sample_ids.begin(), batch->sample_ids.end());
         }
+        activity_.enter("joining the ranks' gradients and updating");
         if (open && any_rank(shortage.batches < options_.accumulation)) {
             agree_on_end(loader, shortage);
             return std::nullopt;
         }
         for (const auto& p : model_.parameters())
             collective_.all_reduce(p.grad.template as<float>());
-        if (any_rank(!bad.empty())) refuse("the loss is not finite", bad);
-        const double norm = global_norm(optimizer_device(), optimizer_.parameters());
-        if (!std::isfinite(norm)) refuse("the gradient is not finite", ids);
+        if (any_rank(!bad.empty())) detail::refuse_step(step_ + 1, "the loss is not finite", bad);
+        const double norm = global_norm(std::as_const(model_).device(), optimizer_.parameters());
+        if (!std::isfinite(norm)) detail::refuse_step(step_ + 1, "the gradient is not finite", ids);
         optimizer_.step(rate, clip_scale(norm, options_.max_grad_norm));
         ++step_;
         mark(loader);
         interval_.add(window);
         timed.add(window);
         return StepDone{window.mean_loss(), norm, rate};
-    }
-
-    [[noreturn]] void refuse(const std::string& what, const std::vector<std::string>& ids) const {
-        std::string list;
-        for (const auto& id : ids) list += (list.empty() ? "" : ", ") + id;
-        throw DataError(what + " at optimizer step " + std::to_string(step_ + 1),
-                        "samples " + (list.empty() ? "of another rank" : list),
-                        "Check these samples' features; the weights are those of step " +
-                            std::to_string(step_));
     }
 
     template <class L>
@@ -205,7 +208,9 @@ private:
     /// writes; a failure there is an error on every rank, and nothing is acknowledged.
     template <class L>
     void save(L& loader, TrainResult& result, const TrainerCallbacks& callbacks) {
+        activity_.enter("writing a checkpoint");
         if (!options_.run_dir.empty()) write_checkpoint(result, callbacks);
+        activity_.enter("acknowledging samples");
         loader.acknowledge(done_in(loader), step_);
     }
 
@@ -222,18 +227,22 @@ private:
         return position;
     }
 
+    CheckpointState state() {
+        return {.step = step_,
+                .epoch = done_.epoch,
+                .batch = done_.batch,
+                .optimizer_step = optimizer_.step_count(),
+                .metrics = over_ranks(interval_).to_json(),
+                .identity = identity_};
+    }
+
     void write_checkpoint(TrainResult& result, const TrainerCallbacks& callbacks) {
-        const CheckpointState state{.step = step_,
-                                    .epoch = done_.epoch,
-                                    .batch = done_.batch,
-                                    .optimizer_step = optimizer_.step_count(),
-                                    .metrics = over_ranks(interval_).to_json(),
-                                    .identity = identity_};
+        const auto now = state();
         std::exception_ptr failure;
         if (collective_.is_root()) {
             try {
                 result.checkpoint =
-                    save_checkpoint(options_.run_dir, content(), state, options_.keep_checkpoints);
+                    save_checkpoint(options_.run_dir, content(), now, options_.keep_checkpoints);
                 if (callbacks.on_save) callbacks.on_save({*result.checkpoint, step_, ""});
             } catch (...) {
                 failure = std::current_exception();
@@ -266,9 +275,6 @@ private:
     CheckpointContent content() {
         return {model_.parameters(), model_.vocab_map(), model_.config(), optimizer_.state()};
     }
-    const typename M::DeviceType& optimizer_device() const {
-        return std::as_const(model_).device();
-    }
 
     /// Whether any rank says yes: the same answer everywhere.
     bool any_rank(bool mine) {
@@ -287,6 +293,7 @@ private:
     std::int64_t step_ = 0;
     bool started_ = false;
     std::atomic<bool> stop_{false};
+    Activity activity_;
 };
 
 }  // namespace eyas
