@@ -9,6 +9,7 @@
 #include "eyas/ingest/validate.hpp"
 #include "eyas/store/directory_objects.hpp"
 #include "eyas/store/packed_shard.hpp"
+#include "eyas/store/remote_read.hpp"
 
 namespace eyas::cli {
 
@@ -45,16 +46,13 @@ inline eyas::detail::PackedShard look_into_shard(const std::filesystem::path& f,
     const SafetensorsFile file(f);
     for (std::size_t i = 0; i < packed.index().size(); ++i) {
         const auto id = std::string(packed.index().id(i));
-        const auto object = packed.open(i, true);
-        for (std::size_t t = 0; t < object.tensors.size(); ++t) {
-            const auto& name = object.tensors[t].name;
-            Tensor memory;  // what is decoded is compared there
-            const auto bytes = eyas::detail::readable(object, t, memory).bytes();
-            if (const auto sum = object.checksums.find(name);
-                sum != object.checksums.end() && xxh3(bytes) != sum->second)
-                throw DataError("checksum of '" + id + "/" + name + "' differs", f.string(),
+        auto object = packed.open(i, true);
+        eyas::detail::bring_here(packed, object);  // what lies in float8, too
+        for (const auto& t : object.tensors)
+            if (const auto sum = object.checksums.find(t.name);
+                sum != object.checksums.end() && xxh3(t.tensor.bytes()) != sum->second)
+                throw DataError("checksum of '" + id + "/" + t.name + "' differs", f.string(),
                                 "Pack the samples again; check the disk");
-        }
         for (const auto& feature : packed.index().at(i).features)
             if (static_cast<std::uint64_t>(file.at(id + "/" + feature.name).data -
                                            file.at(packed.index_name).data) != feature.data.offset)
