@@ -49,7 +49,27 @@ struct OneShard {
         for (const auto& ref : manifest.refs) {
             auto r = ref;
             r.feature_store_uri.resize(r.feature_store_uri.rfind('#'));
-            (void)store.view(store.acquire(r));
+            const auto lease = store.acquire(r);
+            std::vector<Tensor> memory;
+            std::vector<NamedBuffer> buffers;
+            for (const auto& s : ref.feature_specs) {
+                memory.emplace_back(s.dtype, s.shape);
+                buffers.push_back({s.name, memory.back().mutable_view()});
+            }
+            std::exception_ptr read;
+            try {
+                store.read_into(lease, buffers);
+            } catch (const DataError&) {
+                read = std::current_exception();
+            }
+            std::exception_ptr seen;
+            try {
+                (void)store.view(lease);
+            } catch (const DataError&) {
+                seen = std::current_exception();
+            }
+            REQUIRE(!read == !seen);
+            if (read) std::rethrow_exception(read);
         }
     }
 };

@@ -61,6 +61,40 @@ TEST_CASE("every byte arrives, whatever the number of threads") {
         }
 }
 
+TEST_CASE("whatever helpers copied before, the sum is that of the bytes that arrived") {
+    Large large;
+    StoredObject object{{{"hidden_state", large.first}}, {}, {}};
+    const ObjectKey key{"a", 1, {}};
+    detail::ExpectedSums sums;
+    sums.xxh3 = xxh3(large.first.view().bytes());
+    Tensor to = Tensor::zeros(DType::U8, large.first.shape());
+    const auto read = [&] {
+        return detail::FeatureRead(object, 0, to.mutable_view().bytes(), sums, key);
+    };
+    const auto arrived = [&] {
+        return std::ranges::equal(to.view().bytes(), large.first.view().bytes());
+    };
+    auto alone = read();
+    alone.run();
+    REQUIRE(arrived());
+
+    to = Tensor::zeros(DType::U8, large.first.shape());
+    auto helped = read();
+    REQUIRE(helped.pieces() == 5);
+    helped.help();
+    REQUIRE(arrived());  // all of it, by the helper
+    helped.run();
+
+    // A byte that was bad when it was copied, and is good again when the sum is made.
+    auto& byte = large.first.mutable_view().bytes()[large.first.view().size_bytes() - 5];
+    const auto good = byte;
+    byte ^= std::byte{2};
+    auto late = read();
+    late.help();
+    byte = good;
+    REQUIRE_THROWS_AS(late.run(), DataError);
+}
+
 TEST_CASE("a byte that changed is noticed in every part, and other samples are read") {
     test::Scratch dir;
     const Large large;

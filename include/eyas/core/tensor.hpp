@@ -78,7 +78,7 @@ struct NamedTensor {
     TensorView tensor;
 };
 
-/// Caller-owned memory that a read fills.
+/// Caller-owned memory that a read fills; aligned for its dtype.
 struct NamedBuffer {
     std::string name;
     MutableTensorView buffer;

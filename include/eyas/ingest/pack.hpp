@@ -74,7 +74,7 @@ private:
         if (!ref.feature_specs.empty()) return ref.feature_specs;
         const auto lease = store_.acquire(ref);
         std::vector<FeatureSpec> found;
-        for (const auto& t : store_.view(lease)) found.push_back(spec_of(t));
+        for (const auto& t : store_.stored(lease).tensors) found.push_back(spec_of(t));
         return found;
     }
 

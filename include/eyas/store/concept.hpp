@@ -106,9 +106,9 @@ concept StoreBackend = std::constructible_from<B, typename B::Options> &&
     // on). Earlier generations are no longer current and are erased. ResourceError when there is no
     // room.
     { b.publish(text, tensors, checksums) } -> std::same_as<std::int64_t>;
-    // Opens an object; `verify` asks for the payload's own checksums: compared at once, or told
-    // (crcs) to whoever reads. StaleReferenceError when this generation is gone, DataError when its
-    // bytes are bad.
+    // Opens an object; `verify` asks for the payload's own checksums: compared at once, told (crcs)
+    // to whoever reads, or compared by `decode`. StaleReferenceError when this generation is gone,
+    // DataError when its bytes are bad.
     { b.open(key, verify) } -> std::same_as<StoredObject>;
     // Removes an object; no error when there is none. ResourceError when it cannot be removed now,
     // ContractError where such objects are never removed.

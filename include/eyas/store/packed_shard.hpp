@@ -12,10 +12,9 @@
 
 #include "eyas/core/checksum.hpp"
 #include "eyas/core/file.hpp"
-#include "eyas/core/float8.hpp"
-#include "eyas/store/checked_copy.hpp"
 #include "eyas/store/concept.hpp"
 #include "eyas/store/pack_index.hpp"
+#include "eyas/store/scaled_feature.hpp"
 
 namespace eyas::detail {
 
@@ -29,7 +28,9 @@ public:
 
     /// Throws DataError for anything but a whole shard, ResourceError when it cannot be mapped.
     explicit PackedShard(const std::filesystem::path& path)
-        : file_(path), index_(data_section(file_), path.string()) {}
+        : file_(path),
+          data_at_(data_offset(file_)),
+          index_(file_.bytes().subspan(data_at_), path.string()) {}
 
     /// "shard-00007.safetensors"
     static std::string file_name(std::size_t number) {
@@ -61,7 +62,8 @@ public:
         bool scaled = false;
         for (const auto& f : sample->features) {
             if (f.encoding == Encoding::Plain) {
-                object.tensors.push_back({f.name, view(file_, f.data, f.dtype, f.shape)});
+                object.tensors.push_back(
+                    {f.name, {file_.bytes().data() + data_at_ + f.data.offset, f.dtype, f.shape}});
                 object.checksums[f.name] = f.data.checksum;
             } else {
                 object.tensors.push_back({f.name, {nullptr, f.dtype, f.shape}});
@@ -69,9 +71,10 @@ public:
             }
         }
         if (scaled)
-            object.decode = [file = file_, sample, verify](std::uint32_t i,
-                                                           std::span<std::byte> to) {
-                decode_scaled(file, sample->id, sample->features.at(i), verify, to);
+            object.decode = [file = file_, at = data_at_, sample, verify](std::uint32_t i,
+                                                                          std::span<std::byte> to) {
+                const auto& f = sample->features.at(i);
+                decode_scaled({file, at, f, sample->id + "/" + f.name, verify}, to);
             };
         return object;
     }
@@ -84,7 +87,7 @@ public:
     }
 
 private:
-    static std::span<const std::byte> data_section(const MappedFile& file) {
+    static std::uint64_t data_offset(const MappedFile& file) {
         const auto bytes = file.bytes();
         std::uint64_t length = 0;
         if (bytes.size() >= sizeof length) std::memcpy(&length, bytes.data(), sizeof length);
@@ -93,40 +96,11 @@ private:
             header % alignment != 0)
             throw DataError("not a shard of packed samples", file.path().string(),
                             "Name one that eyas pack wrote; if this is one, pack again");
-        return bytes.subspan(header);
-    }
-
-    static TensorView view(const MappedFile& file, const PackedRange& range, DType dtype,
-                           const Shape& shape) {
-        return {data_section(file).data() + range.offset, dtype, shape};
-    }
-
-    static void decode_scaled(const MappedFile& file, const std::string& sample,
-                              const PackedFeature& f, bool verify, std::span<std::byte> to) {
-        const MappableFile place{file.descriptor(), file.bytes(), file.on_network()};
-        Tensor codes_read, scales_read;
-        const auto codes =
-            readable(place, view(file, f.data, f.stored_dtype(), f.shape), codes_read);
-        const auto scales =
-            readable(place, view(file, f.scales, DType::F32, f.scale_shape()), scales_read);
-        if (verify) {
-            require(file, codes, f.data, sample + "/" + f.name);
-            require(file, scales, f.scales, sample + "/" + f.name + ".scale");
-        }
-        decode_e4m3(codes, scales, {to.data(), f.dtype, f.shape});
-        if (lies_in(place, codes)) let_pages_go(codes.bytes(), place.mapping);
-    }
-
-    static void require(const MappedFile& file, const TensorView& t, const PackedRange& range,
-                        const std::string& what) {
-        if (xxh3(t.bytes()) != range.checksum)
-            throw DataError("checksum of '" + what +
-                                "' differs: its bytes changed after they "
-                                "were packed",
-                            file.path().string(), "Pack the samples again; check the disk");
+        return header;
     }
 
     MappedFile file_;
+    std::uint64_t data_at_;  // of the data section in the file
     PackIndex index_;
 };
 

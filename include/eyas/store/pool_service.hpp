@@ -100,7 +100,8 @@ private:
         }
     }
 
-    // The store's, or one made here after the payload's own was compared.
+    // The store's, or one made here after the payload's own was compared. (States in float8 are
+    // decoded for it, and again when they are sent: keeping them would cost the pool's memory.)
     static std::uint64_t checksum_of(const StoredObject& object, std::size_t i,
                                      const ObjectKey& key) {
         const auto& name = object.tensors[i].name;
@@ -129,11 +130,13 @@ private:
         if (!lease) return request.reply(w.bytes());
         const auto& object = store_.stored(*lease);
         const auto& tensors = object.tensors;
-        std::vector<Tensor> memory(places.size());  // of what is not sent from where it lies
+        std::vector<Tensor> memory(tensors.size());     // of what is not sent from where it lies
+        std::vector<TensorView> ready(tensors.size());  // once each, however often it is asked for
         std::vector<std::span<const std::byte>> parts;
         for (const auto p : places) {
             if (p >= tensors.size()) r.fail("tensor " + std::to_string(p) + " of an object");
-            parts.push_back(detail::readable(object, p, memory[parts.size()]).bytes());
+            if (!ready[p].data) ready[p] = detail::readable(object, p, memory[p]);
+            parts.push_back(ready[p].bytes());
             bytes_sent_ += parts.back().size();
         }
         request.reply(w.bytes(), parts);

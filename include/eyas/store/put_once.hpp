@@ -41,11 +41,12 @@ public:
             mine.set_value({.generation = generation});
             return generation;
         } catch (const std::exception& e) {
-            {
-                const std::lock_guard lock(mutex_);
-                puts_.erase(token);
-            }
+            forget(token);
             mine.set_value({.failed = true, .type = error_type_of(e), .text = e.what()});
+            throw;
+        } catch (...) {
+            forget(token);
+            mine.set_value({.failed = true, .type = error_types, .text = "unknown error"});
             throw;
         }
     }
@@ -73,6 +74,10 @@ private:
         return outcome.generation;
     }
 
+    void forget(std::uint64_t token) {
+        const std::lock_guard lock(mutex_);
+        puts_.erase(token);
+    }
     void remember(std::uint64_t token) {
         const std::lock_guard lock(mutex_);
         order_.push_back(token);

@@ -12,6 +12,7 @@ namespace eyas::detail {
 /// Which of the buffers are to be filled from elsewhere. Names are those of the object's tensors.
 inline ObjectRead wish_for(const StoredObject& object, std::span<const NamedBuffer> buffers) {
     ObjectRead wish{.object = &object};
+    if (object.decode) return wish;
     for (const auto& b : buffers)
         for (std::size_t i = 0; i < object.tensors.size(); ++i)
             if (object.tensors[i].name == b.name && !object.tensors[i].tensor.data) {

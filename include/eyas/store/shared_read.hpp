@@ -2,12 +2,12 @@
 #include <algorithm>
 #include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <exception>
 #include <functional>
 #include <memory>
 #include <span>
 #include <string>
-#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -18,12 +18,13 @@
 namespace eyas::detail {
 
 /// One feature on its way into a caller's buffer. A sum can only be made from the front; so threads
-/// that help copy from the end, and the one that makes the sum copies too until they meet, and only
-/// looks at the rest.
+/// that help copy from the end, and the one that makes the sum copies too until they meet, and then
+/// looks at what they copied: the sum is always that of the bytes that the caller gets.
 class FeatureRead {
 public:
     /// Of the object's tensor `i`. If it has no data, and the object does not decode it, its bytes
-    /// are in `to` already and want verification only. The arguments must outlive it.
+    /// are in `to` already and want verification only. The object, the memory and the key must
+    /// outlive it.
     FeatureRead(const StoredObject& object, std::size_t i, std::span<std::byte> to,
                 const ExpectedSums& expected, const ObjectKey& key)
         : object_(object),
@@ -35,11 +36,16 @@ public:
           key_(key) {
         if (tensor_.data && !by_descriptor()) {
             stretches_ = (to.size() + stretch - 1) / stretch;
-            copied_ = std::make_unique<std::atomic<bool>[]>(stretches_);
+            states_ = std::make_unique<std::atomic<State>[]>(stretches_);
         }
     }
 
     std::size_t bytes() const { return to_.size(); }
+    /// Threads that it could occupy.
+    std::size_t pieces() const {
+        if (stretches_ > 0) return stretches_;
+        return tensor_.data || object_.decode || expected_.xxh3 || expected_.crc32 ? 1 : 0;
+    }
 
     /// Copies and verifies all of it, less what help() copies meanwhile. Throws DataError where a
     /// sum differs, and what reading the file throws.
@@ -49,11 +55,12 @@ public:
         if (by_descriptor()) return run_by_descriptor();
         auto sums = expected_.start();
         for (std::size_t i = 0; i < stretches_; ++i) {
-            if (take(i))
+            if (take(i)) {
                 copy(i, sums);
-            else
-                sums(from(i));
-            let_go(i);
+            } else {
+                states_[i].wait(State::Taken, std::memory_order_acquire);
+                sums(into(i));
+            }
         }
         expected_.require(sums, feature_, key_);
     }
@@ -64,11 +71,14 @@ public:
         for (std::size_t i = stretches_; i-- > 0;) {
             if (!take(i)) continue;
             copy(i, unseen);
-            let_go(i);
+            states_[i].store(State::Done, std::memory_order_release);
+            states_[i].notify_all();
         }
     }
 
 private:
+    enum class State : std::uint8_t { Free, Taken, Done };  // Done: by help()
+
     static constexpr std::size_t stretch = std::size_t{2048} * 1024;  // copied by one thread
 
     /// What lies on a network file system is read: a server that fails is an error then, where a
@@ -86,18 +96,21 @@ private:
         expected_.require(sums, feature_, key_);
     }
 
-    bool take(std::size_t i) { return !copied_[i].exchange(true, std::memory_order_relaxed); }
+    bool take(std::size_t i) {
+        auto free = State::Free;
+        return states_[i].compare_exchange_strong(free, State::Taken, std::memory_order_acquire);
+    }
+    std::span<std::byte> into(std::size_t i) const {
+        return to_.subspan(i * stretch, std::min(stretch, to_.size() - i * stretch));
+    }
     std::span<const std::byte> from(std::size_t i) const {
         const auto all = tensor_.bytes();
         return all.subspan(i * stretch, std::min(stretch, all.size() - i * stretch));
     }
+    // Of a file's mapping little more than a stretch for each thread is in this process at a time.
     template <class Look>
     void copy(std::size_t i, Look&& look) {
-        const auto part = from(i);
-        copy_and_look(to_.subspan(i * stretch, part.size()), part, to_.size() >= bypass_from, look);
-    }
-    // Of a file's mapping little more than a stretch for each thread is in this process at a time.
-    void let_go(std::size_t i) {
+        copy_and_look(into(i), from(i), to_.size() >= bypass_from, look);
         if (!object_.file.is_memory && lies_in(object_.file, tensor_))
             let_pages_go(from(i), object_.file.mapping);
     }
@@ -109,8 +122,8 @@ private:
     ExpectedSums expected_;
     const std::string& feature_;
     const ObjectKey& key_;
-    std::size_t stretches_ = 0;                         // that may be shared
-    std::unique_ptr<std::atomic<bool>[]> copied_ = {};  // or being copied
+    std::size_t stretches_ = 0;  // that may be shared
+    std::unique_ptr<std::atomic<State>[]> states_ = {};
 };
 
 /// The features of one or several reads, largest first, by up to `threads` threads.
@@ -124,19 +137,23 @@ public:
     void add(std::size_t request, Args&&... feature) {
         reads_.push_back(
             {std::make_unique<FeatureRead>(std::forward<Args>(feature)...), request, {}});
-        bytes_ += reads_.back().feature->bytes();
+        if (const auto n = reads_.back().feature->pieces(); n > 0) {
+            pieces_ += n;
+            bytes_ += reads_.back().feature->bytes();
+        }
     }
 
     /// Runs all, and puts the first error of each request into its status.
     void run(std::size_t threads, std::span<std::exception_ptr> status) {
         std::ranges::stable_sort(reads_, std::greater{},
                                  [](const One& r) { return r.feature->bytes(); });
+        threads = bytes_ < shared_from ? 1 : std::min(threads, pieces_);
         std::vector<std::jthread> helpers;
-        if (bytes_ >= shared_from) try {
-                while (helpers.size() + 1 < threads) helpers.emplace_back([this] { work(); });
-            } catch (const std::system_error&) {
-                // The machine has no thread to spare: the caller does it.
-            }
+        try {
+            while (helpers.size() + 1 < threads) helpers.emplace_back([this] { work(); });
+        } catch (const std::exception&) {
+            // The machine has no thread or memory to spare: the caller does it.
+        }
         work();
         helpers.clear();
         for (auto& r : reads_)
@@ -162,7 +179,7 @@ private:
 
     std::vector<One> reads_;
     std::atomic<std::size_t> next_ = 0;
-    std::size_t bytes_ = 0;
+    std::size_t bytes_ = 0, pieces_ = 0;
 };
 
 }  // namespace eyas::detail

@@ -107,7 +107,7 @@ public:
     }
 
     /// Takes a lease on the generation that the ref names. Throws StaleReferenceError when it was
-    /// consumed or put again, DataError when its bytes are bad or do not fit the ref's specs (no
+    /// consumed or put again, DataError when its file is bad or does not fit the ref's specs (no
     /// lease is left then), AuthenticationError.
     Lease acquire(const SampleRef& ref) {
         core_->authenticate();
@@ -206,7 +206,8 @@ public:
         return lease.object_.tensors;
     }
 
-    /// The object as the backend opened it; nothing of it is verified.
+    /// The object as the backend opened it; nothing of it is verified, and tensors that lie in
+    /// another process or form have no data.
     const StoredObject& stored(const Lease& lease) const { return lease.object_; }
 
     /// The sample was used. With consume-once its last release frees it: it is dead at once, and if
