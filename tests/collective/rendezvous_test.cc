@@ -77,7 +77,9 @@ TEST_CASE("each launcher's variables are read") {
     CHECK_THAT(error_of(with(srun, "SLURM_DISTRIBUTION", "arbitrary")),
                StartsWith("MASTER_ADDR: is missing."));
     // What is set by hand goes before what the launcher says.
-    CHECK(of(with(with(srun, "RANK", "0"), "WORLD_SIZE", "2")).world == 2);
+    const auto by_hand = with(with(srun, "RANK", "0"), "WORLD_SIZE", "2");
+    CHECK(of(with(by_hand, "MASTER_ADDR", "b")).world == 2);
+    CHECK_THAT(error_of(by_hand), StartsWith("MASTER_ADDR: is missing."));
 }
 
 TEST_CASE("the first host of a Slurm list") {
