@@ -65,6 +65,35 @@ TEST_CASE("a rank that is killed while it sums is named by all others at once") 
         }
 }
 
+TEST_CASE("a transfer that is under way ends when its sender dies") {
+    const test::RunDirectory signs("transfer");
+    eyas::create_directories(signs.path());
+    for (int round = 0; round < 4; ++round) {
+        const auto sign = signs.path() / std::to_string(round);
+        Ranks ranks(
+            2,
+            [&](const Rendezvous& r) {
+                detail::GlooMesh mesh(r);
+                std::vector<std::byte> bytes(200'000'000);  // more than any buffer of the kernel
+                return text_of([&] {
+                    mesh.run("test", [&] {
+                        detail::GlooMesh::Wave wave(mesh, 1);
+                        if (r.rank == 0) wave.receive(1, bytes);
+                        if (r.rank == 1) write_text_file(sign, "");
+                        if (r.rank == 1) wave.send(0, bytes);
+                        wave.wait();
+                    });
+                });
+            },
+            never);
+        REQUIRE(conformance::eventually([&] { return std::filesystem::exists(sign); }));
+        ::usleep(static_cast<useconds_t>(5'000 * round));
+        ranks.process(1).kill();
+        // Whole bytes may have come before it died.
+        CHECK_THAT(ranks.result(0), Contains("rank 1 went away") || Contains("no TransportError"));
+    }
+}
+
 TEST_CASE("a rank that stands still is named when its time is over") {
     const test::RunDirectory signs("stopped");
     eyas::create_directories(signs.path());
