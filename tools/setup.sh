@@ -4,7 +4,7 @@
 set -euo pipefail
 packages=(
   bazel-bootstrap bazel-rules-java bazel-rules-proto bazel-platforms g++ clang-format clang-tidy python3-venv
-  nlohmann-json3-dev catch2 libdnnl-dev libdeflate-dev libxxhash-dev libcli11-dev libssl-dev libucx-dev libsqlite3-dev
+  nlohmann-json3-dev catch2 libdnnl-dev libdeflate-dev libxxhash-dev libcli11-dev libssl-dev libucx-dev libsqlite3-dev libgloo-dev
   "$@"
 )
 missing=()

@@ -1,16 +1,16 @@
 #include <catch2/catch.hpp>
 #include <concepts>
-#include <random>
 
 #include "eyas/eyas.hpp"
 #include "tests/checkpoint/run_directory.hpp"
+#include "tests/pipeline/tiny_draft.hpp"
 
 using namespace eyas;
 using test::RunDirectory;
+using test::TinyDraft;
+using test::write_features;
 
 namespace {
-constexpr std::int64_t D = 16, V = 24, W = 12;
-
 template <class M>
 using Colocated = Pipeline<Store<LocalFiles>, Trainer<M>>;
 template <class M>
@@ -21,61 +21,6 @@ static_assert(
     std::same_as<Colocated<Draft<F32>>::trainer_type, Disaggregated<Draft<F32>>::trainer_type>);
 static_assert(
     !std::same_as<Colocated<Draft<F32>>::store_type, Disaggregated<Draft<F32>>::store_type>);
-
-Tensor random_tensor(DType dtype, const Shape& shape, std::mt19937& random) {
-    Tensor wide(DType::F32, shape), t(dtype, shape);
-    for (auto& x : wide.as<float>()) x = static_cast<float>(random() % 1000) / 500.f - 1.f;
-    convert_into(wide, t.mutable_view());
-    return t;
-}
-
-// Feature files as capture writes them, 5 to 12 tokens each.
-void write_features(const std::filesystem::path& dir, int samples, DType dtype) {
-    eyas::create_directories(dir);
-    std::mt19937 random(3);
-    for (int s = 0; s < samples; ++s) {
-        const auto rows = static_cast<std::int64_t>(5 + random() % 8);
-        Tensor ids(DType::I64, Shape{rows}), mask(DType::I64, Shape{rows});
-        for (auto& x : ids.as<std::int64_t>()) x = random() % V;
-        for (auto& x : mask.as<std::int64_t>()) x = random() % 4 != 0;
-        mask.as<std::int64_t>()[1] = 1;
-        const auto aux = random_tensor(dtype, Shape{1, rows, 3 * D}, random);
-        const auto last = random_tensor(dtype, Shape{1, rows, D}, random);
-        const std::vector<NamedTensor> tensors{{"input_ids", ids},
-                                               {"loss_mask", mask},
-                                               {"aux_hidden_state", aux},
-                                               {"hidden_state", last}};
-        write_torch_file(dir / ("data_" + std::to_string(s) + ".ckpt"),
-                         std::span<const NamedTensor>(tensors));
-    }
-}
-
-ModelConfig config() {
-    return parse_model_config({{"hidden_size", D},
-                               {"intermediate_size", 24},
-                               {"num_attention_heads", 2},
-                               {"num_key_value_heads", 1},
-                               {"vocab_size", V},
-                               {"draft_vocab_size", W}},
-                              "test");
-}
-
-template <PrecisionPolicy P>
-struct Run {
-    explicit Run(std::uint64_t seed = 1, Activations activations = Activations::Keep) : random(7) {
-        embed = random_tensor(DType::F32, Shape{V, D}, random);
-        head = random_tensor(DType::F32, Shape{V, D}, random);
-        VocabMap map;
-        for (std::int64_t v = 0; v < V; ++v) map.t2d.push_back(v % 2 == 0);
-        for (std::int64_t d = 0; d < W; ++d) map.d2t.push_back(d);
-        model = std::make_unique<Draft<P>>(
-            config(), Eagle3Options{.ttt_length = 3, .activations = activations}, map,
-            FrozenTarget{embed, head}, seed);
-    }
-    std::mt19937 random;
-    Tensor embed, head;
-    std::unique_ptr<Draft<P>> model;
-};
 
 PipelineOptions options(const std::filesystem::path& run_dir) {
     PipelineOptions o;
@@ -105,7 +50,7 @@ TEMPLATE_TEST_CASE(
     const auto near = scan_features(features);
     const auto far = read_manifest(work.path() / "manifest.json");
 
-    Run<TestType> a, b, c, d(99, Activations::Recompute);
+    TinyDraft<TestType> a, b, c, d(99, Activations::Recompute);
     Colocated<Draft<TestType>> colocated(files, near, *a.model, options(work.path() / "a"));
     Disaggregated<Draft<TestType>> disaggregated(shared, far, *b.model, options(work.path() / "b"));
     const auto before = disaggregated.evaluate(far);
@@ -133,10 +78,10 @@ TEST_CASE("other model options are refused on resume") {
     write_features(features, 4, DType::F32);
     Store<LocalFiles> files(local_files_options(parse_store_uri("file:" + features.string())));
     const auto manifest = scan_features(features);
-    Run<F32> a;
+    TinyDraft<F32> a;
     Pipeline(files, manifest, *a.model, options(work.path() / "run")).run();
-    auto longer = Eagle3<Cpu, F32>(config(), Eagle3Options{.ttt_length = 4}, a.model->vocab_map(),
-                                   FrozenTarget{a.embed, a.head}, 1);
+    auto longer = Eagle3<Cpu, F32>(test::tiny_config(), Eagle3Options{.ttt_length = 4},
+                                   a.model->vocab_map(), FrozenTarget{a.embed, a.head}, 1);
     Pipeline other(files, manifest, longer, options(work.path() / "run"));
     CHECK_THROWS_WITH(other.run(), Catch::Contains("run.model.ttt_length"));
 }

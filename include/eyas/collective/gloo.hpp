@@ -1,0 +1,274 @@
+#pragma once
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <numeric>
+#include <optional>
+#include <span>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "eyas/collective/concept.hpp"
+#include "eyas/collective/gloo_mesh.hpp"
+#include "eyas/collective/rendezvous.hpp"
+
+namespace eyas {
+
+/// Trainers in several processes, on one or more machines, over Gloo's TCP transport.
+///
+/// Sums are made in the order of the ranks, for each element: ((x0 + x1) + x2) + ..., whatever the
+/// length of the call and wherever its shards lie. So all ranks get the same bits, the same inputs
+/// give the same sum, and reduce_scatter gives the bits that all_reduce gives.
+///
+/// Each wait for a peer is bounded by `Rendezvous::timeout`. A rank that dies, leaves or is silent
+/// for so long is a TransportError that names it, on every rank that needs it; a rank that has
+/// failed closes its connections, so that the others fail at once, too. Ranks that make other calls
+/// than this one (or of another size) are silent: their messages do not meet. The group trusts its
+/// network. One thread uses it. A world of one opens no connection and starts no thread.
+class Gloo {
+public:
+    /// Returns when all ranks have joined. Throws TransportError when one does not come within the
+    /// time-out (rank 0 names it), ContractError where ranks disagree about the group,
+    /// ResourceError where rank 0's port is taken.
+    explicit Gloo(const Rendezvous& r) : rank_(r.rank), world_(r.world) {
+        if (r.world < 1 || r.world > Rendezvous::most_ranks || r.rank < 0 || r.rank >= r.world ||
+            r.timeout < std::chrono::milliseconds(1))
+            throw ContractError("rank " + std::to_string(r.rank) + " of " +
+                                    std::to_string(r.world) + ", time-out " +
+                                    std::to_string(r.timeout.count()) + " ms",
+                                "Gloo",
+                                "Use 1 to " + std::to_string(Rendezvous::most_ranks) +
+                                    " ranks, numbered from 0, and a time-out above 0");
+        if (world_ > 1) mesh_ = std::make_unique<detail::GlooMesh>(r);
+    }
+
+    int rank() const { return rank_; }
+    int world() const { return world_; }
+
+    void all_reduce(std::span<float> values) { sum_everywhere(values); }
+    void all_reduce(std::span<double> values) { sum_everywhere(values); }
+
+    void broadcast(std::span<std::byte> bytes, int root) {
+        if (world_ == 1 || bytes.empty()) return;
+        const auto slot = next_slot('b', bytes.size(), root);
+        mesh_->run(name("broadcast", bytes.size()), [&] {
+            in_rounds(rounds_of(bytes.size(), segment), slot, [&](std::size_t k, Wave& wave) {
+                const auto part = segment_of(bytes, k, segment);
+                if (rank_ == root)
+                    mesh_->for_each_peer([&](int p) { wave.send(p, part); });
+                else
+                    wave.receive(root, part);
+            });
+        });
+    }
+
+    void barrier() {
+        if (world_ == 1) return;
+        std::vector<std::byte> theirs(static_cast<std::size_t>(world_)), mine(1);
+        const auto slot = next_slot('w', 1);
+        mesh_->run("barrier", [&] { swap_all<std::byte>(mine, theirs, slot); });
+    }
+
+    /// `values`: of all ranks' shards, one after the other; `counts[p]`: elements of rank p's.
+    /// In place: this rank's shard becomes the sum over ranks, the others stay as they are. All
+    /// ranks give the same counts. Throws ContractError where they are not one per rank or do not
+    /// add up to the whole.
+    void reduce_scatter(std::span<float> values, std::span<const std::size_t> counts) {
+        const auto starts = starts_of(values.size(), counts, "reduce_scatter");
+        if (world_ > 1) scatter_sums(values, starts);
+    }
+
+    /// Every rank ends with all shards, each as its own rank had it. Arguments and errors as above.
+    void all_gather(std::span<float> values, std::span<const std::size_t> counts) {
+        const auto starts = starts_of(values.size(), counts, "all_gather");
+        if (world_ > 1) gather_shards(values, starts);
+    }
+
+    /// `n` elements in shards that differ by one at most.
+    std::vector<std::size_t> even_shards(std::size_t n) const {
+        const auto ranks = static_cast<std::size_t>(world_);
+        std::vector<std::size_t> counts(ranks, n / ranks);
+        for (std::size_t p = 0; p < n % ranks; ++p) ++counts[p];
+        return counts;
+    }
+
+private:
+    using Wave = detail::GlooMesh::Wave;
+    using Starts = std::vector<std::size_t>;  // of each rank's shard, and the end of the last
+
+    // Larger messages go in segments of this many bytes: one is summed while the next is on its
+    // way, and a slow network that makes progress is not taken for a silent rank.
+    static constexpr std::size_t segment = std::size_t{1} << 20;
+    // Shorter sums go from each rank to each other in one step.
+    static constexpr std::size_t small = std::size_t{1} << 14;
+
+    /// Calls with other arguments have another slot, so that their messages never meet.
+    std::uint64_t next_slot(char kind, std::span<const std::size_t> sizes) {
+        auto mixed = static_cast<std::uint64_t>(kind);
+        for (const auto n : sizes) mixed = (mixed ^ n) * 0x9E3779B97F4A7C15u;
+        return (calls_++ << 24 & ~(std::uint64_t{1} << 63)) | mixed >> 40;
+    }
+    std::uint64_t next_slot(char kind, std::size_t bytes, int root = 0) {
+        return next_slot(kind, std::array{bytes, static_cast<std::size_t>(root)});
+    }
+    static std::string name(const char* call, std::size_t bytes) {
+        return std::string(call) + " of " + std::to_string(bytes) + " bytes";
+    }
+    static std::size_t rounds_of(std::size_t n, std::size_t each) { return (n + each - 1) / each; }
+    template <class T>
+    static std::span<T> segment_of(std::span<T> all, std::size_t k, std::size_t each) {
+        const auto begin = std::min(all.size(), k * each);
+        return all.subspan(begin, std::min(each, all.size() - begin));
+    }
+    template <class T>
+    static std::span<T> shard(std::span<T> values, const Starts& starts, int p) {
+        const auto at = static_cast<std::size_t>(p);
+        return values.subspan(starts[at], starts[at + 1] - starts[at]);
+    }
+
+    Starts starts_of(std::size_t n, std::span<const std::size_t> counts, const char* call) const {
+        Starts starts{0};
+        bool fits = counts.size() == static_cast<std::size_t>(world_);
+        for (const auto c : counts) {
+            fits = fits && c <= n - starts.back();
+            starts.push_back(fits ? starts.back() + c : 0);
+        }
+        if (!fits || starts.back() != n)
+            throw ContractError(
+                std::to_string(counts.size()) + " shards for " + std::to_string(world_) +
+                    " ranks and " + std::to_string(n) + " values, or shards of another sum",
+                std::string("Gloo::") + call, "Give one count per rank, which add up to the whole");
+        return starts;
+    }
+
+    /// post(k, wave) adds the transfers of round k; done(k) follows when they have ended, while
+    /// those of the next are under way.
+    template <class Post, class Done>
+    void in_rounds(std::size_t rounds, std::uint64_t slot, Post post, Done done) {
+        std::optional<Wave> waves[2];
+        const auto begin = [&](std::size_t k) { post(k, waves[k % 2].emplace(*mesh_, slot)); };
+        if (rounds > 0) begin(0);
+        for (std::size_t k = 0; k < rounds; ++k) {
+            if (k + 1 < rounds) begin(k + 1);
+            waves[k % 2]->wait();
+            done(k);
+        }
+    }
+    template <class Post>
+    void in_rounds(std::size_t rounds, std::uint64_t slot, Post post) {
+        in_rounds(rounds, slot, post, [](std::size_t) {});
+    }
+
+    /// Each rank's `mine` to every other: `theirs` holds world of them, but for this rank's own.
+    template <class T>
+    void swap_all(std::span<T> mine, std::span<T> theirs, std::uint64_t slot) {
+        Wave wave(*mesh_, slot);
+        mesh_->for_each_peer([&](int p) {
+            wave.receive(p, std::as_writable_bytes(theirs.subspan(
+                                static_cast<std::size_t>(p) * mine.size(), mine.size())));
+        });
+        mesh_->for_each_peer([&](int p) { wave.send(p, std::as_writable_bytes(mine)); });
+        wave.wait();
+    }
+
+    template <class T>
+    void sum_everywhere(std::span<T> values) {
+        if (world_ == 1 || values.empty()) return;
+        if (values.size_bytes() > small) {
+            const auto counts = even_shards(values.size());
+            const auto starts = starts_of(values.size(), counts, "all_reduce");
+            scatter_sums(values, starts);
+            gather_shards(values, starts);
+            return;
+        }
+        std::vector<T> theirs(values.size() * static_cast<std::size_t>(world_));
+        const auto slot = next_slot(sizeof(T) == 4 ? 'f' : 'd', values.size_bytes());
+        mesh_->run(name("all_reduce", values.size_bytes()), [&] {
+            swap_all(values, std::span(theirs), slot);
+            add_in_order(values, std::span<const T>(theirs), values.size());
+        });
+    }
+
+    /// mine[i] = ((x0 + x1) + x2) + ..., where rank p's term is theirs[p * stride + i], and this
+    /// rank's is in `mine`.
+    template <class T>
+    void add_in_order(std::span<T> mine, std::span<const T> theirs, std::size_t stride) const {
+        std::array<T, 1024> sum;
+        for (std::size_t at = 0; at < mine.size(); at += sum.size()) {
+            const auto n = std::min(sum.size(), mine.size() - at);
+            for (int p = 0; p < world_; ++p) {
+                const T* term = p == rank_
+                                    ? mine.data() + at
+                                    : theirs.data() + static_cast<std::size_t>(p) * stride + at;
+                if (p == 0)
+                    std::copy_n(term, n, sum.begin());
+                else
+                    for (std::size_t i = 0; i < n; ++i) sum[i] += term[i];
+            }
+            std::copy_n(sum.begin(), n, mine.begin() + static_cast<std::ptrdiff_t>(at));
+        }
+    }
+
+    static std::size_t longest(const Starts& starts) {
+        std::size_t n = 0;
+        for (std::size_t p = 0; p + 1 < starts.size(); ++p)
+            n = std::max(n, starts[p + 1] - starts[p]);
+        return n;
+    }
+
+    template <class T>
+    void scatter_sums(std::span<T> values, const Starts& starts) {
+        const auto each = segment / sizeof(T);
+        const auto mine = shard(values, starts, rank_);
+        const auto stride = std::min(each, mine.size());
+        // Of each rank's terms the segment that is summed and the one that comes.
+        std::vector<T> theirs[2];
+        for (auto& t : theirs) t.resize(stride * static_cast<std::size_t>(world_));
+        const auto slot = next_slot(sizeof(T) == 4 ? 'r' : 'R', starts);
+        mesh_->run(name("reduce_scatter", values.size_bytes()), [&] {
+            in_rounds(
+                rounds_of(longest(starts), each), slot,
+                [&](std::size_t k, Wave& wave) {
+                    const auto into = segment_of(mine, k, each).size();
+                    mesh_->for_each_peer([&](int p) {
+                        const auto place = static_cast<std::size_t>(p) * stride;
+                        wave.receive(p, std::as_writable_bytes(
+                                            std::span(theirs[k % 2]).subspan(place, into)));
+                    });
+                    mesh_->for_each_peer([&](int p) {
+                        wave.send(p, std::as_writable_bytes(
+                                         segment_of(shard(values, starts, p), k, each)));
+                    });
+                },
+                [&](std::size_t k) {
+                    add_in_order(segment_of(mine, k, each), std::span<const T>(theirs[k % 2]),
+                                 stride);
+                });
+        });
+    }
+
+    template <class T>
+    void gather_shards(std::span<T> values, const Starts& starts) {
+        const auto each = segment / sizeof(T);
+        const auto slot = next_slot(sizeof(T) == 4 ? 'g' : 'G', starts);
+        mesh_->run(name("all_gather", values.size_bytes()), [&] {
+            in_rounds(rounds_of(longest(starts), each), slot, [&](std::size_t k, Wave& wave) {
+                const auto part = [&](int p) {
+                    return std::as_writable_bytes(segment_of(shard(values, starts, p), k, each));
+                };
+                mesh_->for_each_peer([&](int p) { wave.receive(p, part(p)); });
+                mesh_->for_each_peer([&](int p) { wave.send(p, part(rank_)); });
+            });
+        });
+    }
+
+    int rank_, world_;
+    std::unique_ptr<detail::GlooMesh> mesh_;
+    std::uint64_t calls_ = 0;
+};
+static_assert(CollectiveBackend<Gloo>);
+
+}  // namespace eyas
