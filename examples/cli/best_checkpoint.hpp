@@ -20,13 +20,17 @@ public:
             best_ = required<double>(read_json_file(record()), figure_name, record().string());
     }
 
+    bool is_better(const Evaluation& e) const {
+        return !directory_.empty() && e.expected_tokens_per_pass() > best_;
+    }
+
+    /// Every rank calls it; rank 0 writes.
     template <class T>
-    void consider(const Evaluation& e, std::int64_t step, T& trainer) {
-        const auto figure = e.expected_tokens_per_pass();
-        if (directory_.empty() || !(figure > best_)) return;
+    void keep(const Evaluation& e, std::int64_t step, T& trainer, bool writes) {
         trainer.save_copy(directory_);
-        write_text_file(record(), Json{{"step", step}, {figure_name, figure}}.dump(2) + "\n");
-        best_ = figure;
+        best_ = e.expected_tokens_per_pass();
+        if (!writes) return;
+        write_text_file(record(), Json{{"step", step}, {figure_name, best_}}.dump(2) + "\n");
         std::printf("best so far, kept in %s\n", directory_.c_str());
     }
 

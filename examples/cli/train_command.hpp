@@ -1,6 +1,7 @@
 #pragma once
 #include <atomic>
 #include <chrono>
+#include <optional>
 
 #include "best_checkpoint.hpp"
 #include "checkpoints.hpp"
@@ -12,6 +13,7 @@
 #include "eyas/ledger/ledger.hpp"
 #include "eyas/pipeline/pipeline.hpp"
 #include "eyas/trainer/watchdog.hpp"
+#include "group.hpp"
 #include "plan_training.hpp"
 #include "run_log.hpp"
 #include "stores.hpp"
@@ -23,7 +25,11 @@ public:
     explicit TrainCommand(CLI::App& parent)
         : Command(
               parent, "train",
-              "trainer: train a draft from a store; goes on from the last checkpoint in --out") {
+              "trainer: train a draft from a store; goes on from the last checkpoint in --out.\n"
+              "Several processes train one draft, each on its share of the samples, where RANK, "
+              "WORLD_SIZE, MASTER_ADDR and MASTER_PORT say so (torchrun, or set by hand), or "
+              "mpirun "
+              "or srun started them; --out is a directory that all of them see") {
         draft_.declare(app_, true);
         app_.add_option("--init", init_,
                         "weights to start from instead of those of --seed: an exported draft, a "
@@ -68,6 +74,11 @@ public:
                 "run directory: checkpoint-STEP, run.json, metrics.jsonl, TensorBoard events, "
                 "ledger.sqlite")
             ->required();
+        app_.add_option("--peer-timeout", peer_timeout_,
+                        "of several processes: seconds until all must have come, and that one may "
+                        "be silent; longer than rank 0 takes to write a checkpoint")
+            ->capture_default_str()
+            ->check(CLI::Range(1, 86'400));
         declare_training();
         declare_loading();
     }
@@ -125,6 +136,7 @@ private:
 
     OrderedJson run() override {
         raise_open_files();
+        join_others();
         if (!follow_ && !manifest_.empty() && wait_ > 0 && !wait_for_producer()) return {};
         if (store_.consume_once && parse_store_uri(store_.uri).scheme == LocalFiles::scheme)
             throw ContractError("feature files where they lie are never removed", store_.uri,
@@ -150,6 +162,30 @@ private:
                 return train(store, manifest, std::to_string(manifest.refs.size()), model);
             });
         });
+    }
+
+    /// Only rank 0 speaks; what goes wrong is said by all.
+    void join_others() {
+        group_.join(std::chrono::seconds(peer_timeout_));
+        is_root_ = group_.member().is_root();
+        if (!is_root_ && !std::freopen("/dev/null", "w", stdout))
+            eyas::detail::throw_errno("cannot open", "/dev/null");
+    }
+
+    /// What must not differ between ranks: the options but those of this process or machine, the
+    /// samples, the checkpoint to go on from.
+    template <class Samples>
+    void require_agreement(const Samples& samples) const {
+        if (group_.member().world() == 1) return;
+        auto mine = configuration();
+        for (const char* own : {"target", "draft-config", "vocab-map", "init", "store", "manifest",
+                                "wait", "eval-features", "watchdog", "out", "peer-timeout",
+                                "prefetch", "prefetch-threads", "memory-budget", "ring-bytes"})
+            mine.erase(own);
+        mine["samples"] = data_identity(samples, options_.loader).dump();
+        const auto latest = latest_checkpoint(options_.trainer.run_dir);
+        mine["the checkpoint in --out"] = latest.path ? latest.path->filename().string() : "none";
+        group_.require_same(mine);
     }
 
     /// Of --init; a run that goes on takes those of its checkpoint afterwards.
@@ -201,7 +237,9 @@ private:
     std::unique_ptr<Ledger> open_ledger(const Samples& samples) {
         if (!follow_ && !store_.consume_once) return nullptr;
         eyas::create_directories(options_.trainer.run_dir);
-        auto ledger = std::make_unique<Ledger>(options_.trainer.run_dir / "ledger.sqlite",
+        const auto name = is_root_ ? std::string("ledger")
+                                   : "ledger-rank-" + std::to_string(group_.member().rank());
+        auto ledger = std::make_unique<Ledger>(options_.trainer.run_dir / (name + ".sqlite"),
                                                data_identity(samples, options_.loader).dump());
         options_.loader.acknowledgements = ledger.get();
         return ledger;
@@ -210,8 +248,11 @@ private:
     /// `samples`: a manifest or a stream; `count`: how many there are, in words.
     template <class S, class Samples, class M>
     OrderedJson train(S& store, Samples& samples, const std::string& count, M& model) {
+        require_agreement(samples);
+        group_.share_weights(model);
         const auto ledger = open_ledger(samples);
-        Pipeline pipeline(store, samples, model, options_);
+        Pipeline<S, Trainer<M, TrainingGroup::Member>> pipeline(store, samples, model, options_,
+                                                                group_.member());
         std::printf("%s samples from %s, draft of %.2f M parameters, TTT length %lld, %s\n",
                     count.c_str(), store_.uri.c_str(),
                     static_cast<double>(model.parameter_count()) / 1e6,
@@ -219,28 +260,30 @@ private:
         std::fflush(stdout);
         // Now, not after an hour, it is told that there are no good held-out samples.
         if (!held_out_.empty()) with_held_out([](auto&) {});
-        RunLog log(options_.trainer.run_dir);
-        log.start(configuration(), plan_);
+        std::optional<RunLog> log;
+        if (is_root_) log.emplace(options_.trainer.run_dir).start(configuration(), plan_);
         best_.open(keep_best_ ? options_.trainer.run_dir / "best" : "");
         std::unique_ptr<Progress> progress;
         TrainerCallbacks callbacks;
         callbacks.on_step = [&](const StepRecord& s) {
             reached_ = s.step;
             if (stop_requested()) pipeline.trainer().request_stop();
-            if (!progress) progress = std::make_unique<Progress>("train", s.last_step);
-            char note[64];
-            std::snprintf(note, sizeof note, "  loss %.3f", s.loss);
-            progress->show(s.step, note);
+            if (is_root_) {
+                if (!progress) progress = std::make_unique<Progress>("train", s.last_step);
+                char note[64];
+                std::snprintf(note, sizeof note, "  loss %.3f", s.loss);
+                progress->show(s.step, note);
+            }
             if (eval_interval_ > 0 && s.step % eval_interval_ == 0 && !held_out_.empty())
-                evaluate(pipeline.trainer(), s.step, *progress, log);
+                evaluate(pipeline.trainer(), s.step, progress.get(), log ? &*log : nullptr);
         };
         callbacks.on_log = [&](const LogRecord& r) {
             if (progress) progress->interrupt();
             print(r);
-            log.write(r);
+            if (log) log->write(r);
         };
         callbacks.on_resume = [&](const CheckpointRecord& c) {
-            log.go_on_from(c.step);
+            if (log) log->go_on_from(c.step);
             std::printf("resumed from %s%s%s\n", c.path.c_str(), c.report.empty() ? "" : "; ",
                         c.report.c_str());
         };
@@ -304,20 +347,24 @@ private:
         f(loader);
     }
 
-    /// A point of the held-out curve.
+    /// A point of the held-out curve. All ranks make it, since none could go on meanwhile; rank 0
+    /// has progress and log.
     template <class T>
-    void evaluate(T& trainer, std::int64_t step, Progress& progress, RunLog& log) {
+    void evaluate(T& trainer, std::int64_t step, Progress* progress, RunLog* log) {
         Evaluation e;
         with_held_out([&](auto& loader) { e = eyas::evaluate(trainer.model(), loader); });
-        progress.interrupt();
+        if (progress) progress->interrupt();
         std::printf("held out at step %lld: %s\n", static_cast<long long>(step),
                     evaluation_text(e).c_str());
         curve_.push_back(evaluation_json(e));
         curve_.back()["step"] = step;
-        log.write_held_out(curve_.back());
-        best_.consider(e, step, trainer);
+        if (log) log->write_held_out(curve_.back());
+        if (group_.root_says(best_.is_better(e))) best_.keep(e, step, trainer, is_root_);
     }
 
+    TrainingGroup group_;
+    bool is_root_ = true;
+    std::int64_t peer_timeout_ = 300;
     DraftArguments draft_;
     StoreArguments store_;
     PipelineOptions options_;

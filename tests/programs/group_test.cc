@@ -1,0 +1,136 @@
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <filesystem>
+
+#include "eyas/checkpoint/state.hpp"
+#include "eyas/format/safetensors.hpp"
+#include "tests/collective/ranks.hpp"
+#include "tests/programs/tiny_job.hpp"
+
+using namespace eyas;
+using Catch::Matchers::Contains;
+using Catch::Matchers::StartsWith;
+using test::TinyJob;
+
+namespace {
+using Words = std::vector<std::string>;
+const Words long_run{"--epochs",        "100", "--max-steps",    "400", "--log-interval", "10",
+                     "--save-interval", "25",  "--peer-timeout", "60"};
+
+std::map<std::string, std::string> rank_of(int rank, std::uint16_t port) {
+    return {{"RANK", std::to_string(rank)},
+            {"WORLD_SIZE", "2"},
+            {"MASTER_ADDR", "127.0.0.1"},
+            {"MASTER_PORT", std::to_string(port)}};
+}
+
+// Two processes of one training; of rank 1 the options may be others.
+struct Pair {
+    Pair(const TinyJob& job, const Words& zero, const Words& one)
+        : port(test::free_port()),
+          first(job.start(zero, rank_of(0, port))),
+          second(job.start(one, rank_of(1, port))) {}
+    Pair(const TinyJob& job, const Words& both) : Pair(job, both, both) {}
+
+    void must_succeed() {
+        const int a = first->wait(), b = second->wait();
+        INFO(first->output() << first->errors() << second->errors());
+        REQUIRE(a == 0);
+        REQUIRE(b == 0);
+    }
+    std::uint16_t port;
+    std::unique_ptr<test::Process> first, second;
+};
+
+std::vector<double> losses(const std::string& run) {
+    std::vector<double> all;
+    const auto text = read_text_file(std::filesystem::path(run) / "metrics.jsonl");
+    for (std::size_t at = 0, end; (end = text.find('\n', at)) != text.npos; at = end + 1)
+        all.push_back(Json::parse(text.substr(at, end - at)).at("loss").get<double>());
+    return all;
+}
+
+// Root of the sum of squares of the differences between two checkpoints' weights.
+double distance(const std::string& a, const std::string& b) {
+    const SafetensorsFile x(a + "/model.safetensors"), y(b + "/model.safetensors");
+    double sum = 0;
+    for (const auto& t : x.tensors()) {
+        if (t.tensor.dtype != DType::F32) continue;
+        const auto u = t.tensor.as<float>(), v = y.at(t.name).as<float>();
+        for (std::size_t i = 0; i < u.size(); ++i)
+            sum += std::pow(static_cast<double>(u[i]) - static_cast<double>(v[i]), 2);
+    }
+    return std::sqrt(sum);
+}
+}  // namespace
+
+TEST_CASE("two processes end as one does with twice the batch, but for rounding; one speaks") {
+    const TinyJob job;
+    job.capture();
+    const auto with_batch = [&](const std::string& out, const std::string& size) {
+        return job.train(out, job.colocated(),
+                         {"--batch-size", size, "--epochs", "4", "--log-interval", "1",
+                          "--save-interval", "1", "--keep", "0"});
+    };
+    job.run(with_batch("one", "4"));
+    Pair pair(job, with_batch("two", "2"));
+    pair.must_succeed();
+    CHECK_THAT(pair.first->output(), Contains("done at step 12"));
+    CHECK(pair.second->output() == "");
+    const auto one = losses(job.path("one")), two = losses(job.path("two"));
+    REQUIRE(one.size() == 12);
+    REQUIRE(two.size() == 12);
+    for (std::size_t i = 0; i < 12; ++i) CHECK(two[i] == Approx(one[i]).epsilon(1e-4));
+    std::printf("moved %g, apart %g\n",
+                distance(job.path("one/checkpoint-12"), job.path("one/checkpoint-1")),
+                distance(job.path("one/checkpoint-12"), job.path("two/checkpoint-12")));
+    CHECK(checkpoint_directories(job.path("two")).size() == 12);
+    CHECK(std::filesystem::exists(job.path("two/run.json")));
+}
+
+TEST_CASE("a rank that is killed ends the other with its name, and both go on to the same bits") {
+    const TinyJob job;
+    job.capture();
+    const auto whole = job.train("whole", job.colocated(), long_run),
+               killed = job.train("killed", job.colocated(), long_run);
+    Pair(job, whole).must_succeed();
+    for (const int victim : {1, 0}) {
+        Pair pair(job, killed);
+        pair.first->await(victim == 1 ? "step 60/" : "step 160/");
+        auto& dies = victim == 1 ? *pair.second : *pair.first;
+        auto& stays = victim == 1 ? *pair.first : *pair.second;
+        dies.signal(SIGKILL);
+        CHECK(dies.wait() == -SIGKILL);
+        CHECK(stays.wait() == 1);
+        CHECK_THAT(stays.errors(), Contains("rank " + std::to_string(victim) + " went away") &&
+                                       Contains("start all ranks again"));
+    }
+    Pair again(job, killed);
+    again.must_succeed();
+    CHECK_THAT(again.first->output(), Contains("resumed from"));
+    CHECK_THAT(job.run({"compare", job.path("whole"), job.path("killed")})->output(),
+               Contains("identical"));
+}
+
+TEST_CASE("ranks that were started differently are told what differs") {
+    const TinyJob job;
+    job.capture();
+    Words slow = long_run, fast = long_run;
+    slow.insert(slow.end(), {"--weight-decay", "0.1"});
+    fast.insert(fast.end(), {"--weight-decay", "0.2"});
+    Pair pair(job, job.train("a", job.colocated(), slow), job.train("a", job.colocated(), fast));
+    CHECK(pair.first->wait() == 1);
+    CHECK(pair.second->wait() == 1);
+    CHECK_THAT(pair.second->errors(),
+               Contains(R"(weight-decay is "0.2" here and "0.1" on rank 0)"));
+    CHECK_THAT(pair.first->errors(), Contains("rank 1 went away"));
+}
+
+TEST_CASE("a launcher's variables that make no sense are an error before anything is read") {
+    const TinyJob job;
+    CHECK_THAT(
+        job.run(job.train("a", job.colocated()), 1, {{"RANK", "2"}, {"WORLD_SIZE", "2"}})->errors(),
+        StartsWith("eyas train: RANK: is '2', not a whole number from 0 to 1."));
+    CHECK_THAT(job.run(job.train("a", job.colocated()), 1, {{"WORLD_SIZE", "2"}})->errors(),
+               StartsWith("eyas train: RANK: is missing."));
+}
