@@ -42,7 +42,7 @@ TEST_CASE("a rank that is killed while it sums is named by all others at once") 
     eyas::create_directories(signs.path());
     int round = 0;
     for (const int world : {2, 3, 4})
-        for (const std::size_t n : {1, 100'000, 4'000'000}) {
+        for (const std::size_t n : {1u, 100'000u, 4'000'000u}) {
             const int victim = round % world;
             const auto sign = signs.path() / ("round-" + std::to_string(round) + "-");
             Ranks ranks(
@@ -97,7 +97,7 @@ TEST_CASE("a transfer that is under way ends when its sender dies") {
 TEST_CASE("a rank that stands still is named when its time is over") {
     const test::RunDirectory signs("stopped");
     eyas::create_directories(signs.path());
-    for (const std::size_t n : {1, 4'000'000}) {
+    for (const std::size_t n : {1u, 4'000'000u}) {
         const auto sign = signs.path() / (std::to_string(n) + "-");
         Ranks ranks(
             3, [&](const Rendezvous& r) { return sum_for_ever(r, sign, 3, n); },
