@@ -42,7 +42,9 @@ public:
                                 "Gloo",
                                 "Use 1 to " + std::to_string(Rendezvous::most_ranks) +
                                     " ranks, numbered from 0, and a time-out above 0");
-        if (world_ > 1) mesh_ = std::make_unique<detail::GlooMesh>(r);
+        if (world_ == 1) return;
+        segment_ = std::min(segment_, most_scratch / static_cast<std::size_t>(world_) / 2);
+        mesh_ = std::make_unique<detail::GlooMesh>(r);
     }
 
     int rank() const { return rank_; }
@@ -55,8 +57,8 @@ public:
         if (world_ == 1 || bytes.empty()) return;
         const auto slot = next_slot('b', bytes.size(), root);
         mesh_->run(name("broadcast", bytes.size()), [&] {
-            in_rounds(rounds_of(bytes.size(), segment), slot, [&](std::size_t k, Wave& wave) {
-                const auto part = segment_of(bytes, k, segment);
+            in_rounds(rounds_of(bytes.size(), segment_), slot, [&](std::size_t k, Wave& wave) {
+                const auto part = segment_of(bytes, k, segment_);
                 if (rank_ == root)
                     mesh_->for_each_peer([&](int p) { wave.send(p, part); });
                 else
@@ -99,9 +101,7 @@ private:
     using Wave = detail::GlooMesh::Wave;
     using Starts = std::vector<std::size_t>;  // of each rank's shard, and the end of the last
 
-    // Larger messages go in segments of this many bytes: one is summed while the next is on its
-    // way, and a slow network that makes progress is not taken for a silent rank.
-    static constexpr std::size_t segment = std::size_t{1} << 20;
+    static constexpr std::size_t most_scratch = std::size_t{64} << 20;  // bytes
     // Shorter sums go from each rank to each other in one step.
     static constexpr std::size_t small = std::size_t{1} << 14;
 
@@ -184,10 +184,10 @@ private:
             gather_shards(values, starts);
             return;
         }
-        std::vector<T> theirs(values.size() * static_cast<std::size_t>(world_));
+        const auto theirs = scratch<T>(values.size() * static_cast<std::size_t>(world_));
         const auto slot = next_slot(sizeof(T) == 4 ? 'f' : 'd', values.size_bytes());
         mesh_->run(name("all_reduce", values.size_bytes()), [&] {
-            swap_all(values, std::span(theirs), slot);
+            swap_all(values, theirs, slot);
             add_in_order(values, std::span<const T>(theirs), values.size());
         });
     }
@@ -212,6 +212,16 @@ private:
         }
     }
 
+    /// Memory for n values of other ranks, kept from call to call.
+    template <class T>
+    std::span<T> scratch(std::size_t n) {
+        if (n * sizeof(T) > scratch_bytes_) {
+            scratch_bytes_ = n * sizeof(T);
+            scratch_ = std::make_unique_for_overwrite<std::byte[]>(scratch_bytes_);
+        }
+        return {reinterpret_cast<T*>(scratch_.get()), n};
+    }
+
     static std::size_t longest(const Starts& starts) {
         std::size_t n = 0;
         for (std::size_t p = 0; p + 1 < starts.size(); ++p)
@@ -221,12 +231,13 @@ private:
 
     template <class T>
     void scatter_sums(std::span<T> values, const Starts& starts) {
-        const auto each = segment / sizeof(T);
+        const auto each = segment_ / sizeof(T);
         const auto mine = shard(values, starts, rank_);
         const auto stride = std::min(each, mine.size());
         // Of each rank's terms the segment that is summed and the one that comes.
-        std::vector<T> theirs[2];
-        for (auto& t : theirs) t.resize(stride * static_cast<std::size_t>(world_));
+        const auto half = stride * static_cast<std::size_t>(world_);
+        const auto both = scratch<T>(2 * half);
+        const std::span<T> theirs[2] = {both.first(half), both.last(half)};
         const auto slot = next_slot(sizeof(T) == 4 ? 'r' : 'R', starts);
         mesh_->run(name("reduce_scatter", values.size_bytes()), [&] {
             in_rounds(
@@ -235,8 +246,7 @@ private:
                     const auto into = segment_of(mine, k, each).size();
                     mesh_->for_each_peer([&](int p) {
                         const auto place = static_cast<std::size_t>(p) * stride;
-                        wave.receive(p, std::as_writable_bytes(
-                                            std::span(theirs[k % 2]).subspan(place, into)));
+                        wave.receive(p, std::as_writable_bytes(theirs[k % 2].subspan(place, into)));
                     });
                     mesh_->for_each_peer([&](int p) {
                         wave.send(p, std::as_writable_bytes(
@@ -252,7 +262,7 @@ private:
 
     template <class T>
     void gather_shards(std::span<T> values, const Starts& starts) {
-        const auto each = segment / sizeof(T);
+        const auto each = segment_ / sizeof(T);
         const auto slot = next_slot(sizeof(T) == 4 ? 'g' : 'G', starts);
         mesh_->run(name("all_gather", values.size_bytes()), [&] {
             in_rounds(rounds_of(longest(starts), each), slot, [&](std::size_t k, Wave& wave) {
@@ -266,8 +276,13 @@ private:
     }
 
     int rank_, world_;
+    // Bytes. Larger messages go in segments of that size: one is summed while the next is on its
+    // way, and a slow network that makes progress is not taken for a silent rank.
+    std::size_t segment_ = std::size_t{4} << 20;
     std::unique_ptr<detail::GlooMesh> mesh_;
     std::uint64_t calls_ = 0;
+    std::size_t scratch_bytes_ = 0;
+    std::unique_ptr<std::byte[]> scratch_;
 };
 static_assert(CollectiveBackend<Gloo>);
 
