@@ -37,6 +37,7 @@ TEST_CASE("training lowers the loss, and the same options give the same bits") {
     const auto result = first.run(one);
     CHECK(result.step == 30);
     CHECK(result.steps == 30);
+    CHECK(result.left_over == 0);
     CHECK_FALSE(result.stopped);
     CHECK_FALSE(result.checkpoint);
     second.run(two);

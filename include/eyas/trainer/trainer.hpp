@@ -174,6 +174,7 @@ private:
         if (!std::isfinite(norm)) detail::refuse_step(step_ + 1, "the gradient is not finite", ids);
         optimizer_.step(rate, clip_scale(norm, options_.max_grad_norm));
         ++step_;
+        shortage = {};  // a whole step
         mark(loader);
         interval_.add(window);
         timed.add(window);
