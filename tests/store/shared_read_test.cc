@@ -45,7 +45,7 @@ TEST_CASE("every byte arrives, whatever the number of threads") {
     const Large large;
     const auto features = large.features();
     for (const auto payload : {PayloadFormat::Safetensors, PayloadFormat::Ckpt})
-        for (const std::size_t threads : {0, 1, 2, 3, 5}) {
+        for (const std::size_t threads : {0u, 1u, 2u, 3u, 5u}) {
             test::Scratch dir;
             Store<SharedDirectory> store(
                 {.root = dir.path(), .files = {.payload = payload, .durable = false}},
