@@ -49,12 +49,15 @@ public:
                   const GivenChecksums& = {}) {
         if (fail_put == prototype.sample_id)
             throw ResourceError("no space left", prototype.sample_id, "Free some");
-        auto& features = samples_[prototype.sample_id];
-        features.clear();
+        Features features;
         for (const auto& t : tensors) {
             prototype.feature_specs.push_back(spec_of(t));
             prototype.feature_keys.emplace_back(t.name, prototype.sample_id + "/" + t.name);
             features.emplace_back(t.name, Tensor::copy_of(t.tensor));
+        }
+        {
+            const std::lock_guard lock(mutex_);
+            samples_[prototype.sample_id] = std::move(features);
         }
         prototype.feature_store_uri = "fake://" + prototype.sample_id;
         prototype.metadata["generation"] = 1;
@@ -89,7 +92,7 @@ public:
         if (fail_read == lease.id()) throw DataError("checksum mismatch", "tensor x", "Rewrite it");
         ++reads;
         for (const auto& b : buffers)
-            for (const auto& [name, tensor] : samples_.at(lease.id())) {
+            for (const auto& [name, tensor] : stored(lease.id())) {
                 if (name != b.name) continue;
                 if (!(tensor.shape() == b.buffer.shape) || tensor.dtype() != b.buffer.dtype)
                     throw DataError("stored " + tensor.shape().text(), name, "Ask for that");
@@ -99,7 +102,7 @@ public:
 
     std::vector<NamedTensor> view(const Lease& lease) {
         std::vector<NamedTensor> out;
-        for (const auto& [name, tensor] : samples_.at(lease.id())) out.push_back({name, tensor});
+        for (const auto& [name, tensor] : stored(lease.id())) out.push_back({name, tensor});
         return out;
     }
 
@@ -131,8 +134,15 @@ public:
     std::set<std::string> consumed;
 
 private:
+    using Features = std::vector<std::pair<std::string, Tensor>>;
+
+    const Features& stored(const std::string& id) {
+        const std::lock_guard lock(mutex_);
+        return samples_.at(id);
+    }
+
     std::mutex mutex_;
-    std::map<std::string, std::vector<std::pair<std::string, Tensor>>> samples_;
+    std::map<std::string, Features> samples_;
 };
 
 /// One synthetic EAGLE3 sample; every value tells sample, feature and place.
