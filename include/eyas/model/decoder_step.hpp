@@ -83,7 +83,7 @@ public:
         auto& s = steps[static_cast<std::size_t>(i)];
         const auto n = batch.rows(), d = c_.hidden_size, f = c_.intermediate_size;
         resize(s, n);
-        shift_left(batch.ids.data(), s.ids.data(), batch.batch, batch.tokens, i + 1, 0);
+        shift_left(device_, batch.ids.data(), s.ids.data(), batch.batch, batch.tokens, i + 1, 0);
         input(p, embedding_table, hidden, s, n);
         linear(device_, input_.data(), 2 * d, p.value(p.qkv), s.qkv.data(), qkv_width(), n, 2 * d,
                qkv_width(), false, scratch_);
@@ -93,7 +93,7 @@ public:
                       s.log_sum.data());
         gate_up(p, hidden, s, n);
         swiglu(device_, s.gate_up.data(), activated_.data(), n, f);
-        std::copy_n(s.middle.data(), n * d, s.hidden.data());
+        copy(s.middle.data(), n * d, s.hidden.data());
         linear(device_, activated_.data(), f, p.value(p.down), s.hidden.data(), d, n, f, d, true,
                scratch_);
     }
@@ -101,8 +101,10 @@ public:
     /// Call before the first backward of a batch: clears the key and value gradients of every step.
     void begin_backward(std::vector<StepActivations<T>>& steps, std::int64_t rows) {
         for (auto& s : steps) {
-            s.dk.assign(static_cast<std::size_t>(rows * q_width()), 0.f);
-            s.dv.assign(static_cast<std::size_t>(rows * q_width()), 0.f);
+            for (auto* g : {&s.dk, &s.dv}) {
+                g->resize(static_cast<std::size_t>(rows * q_width()));
+                device_.zero(g->data(), g->size() * sizeof(float));
+            }
         }
     }
 
@@ -131,6 +133,10 @@ private:
         to(input_, 2 * d), to(embedded_, d), to(normed_, d), to(activated_, f);
     }
 
+    void copy(const T* from, std::int64_t n, T* to) {
+        device_.copy(from, to, static_cast<std::size_t>(n) * sizeof(T));
+    }
+
     /// input_ [N, 2D]: the two normalised halves.
     void input(const Eagle3Parameters<T>& p, const T* table, const T* hidden, StepActivations<T>& s,
                std::int64_t n) {
@@ -146,7 +152,7 @@ private:
     void gate_up(const Eagle3Parameters<T>& p, const T* hidden, StepActivations<T>& s,
                  std::int64_t n) {
         const auto d = c_.hidden_size, f = c_.intermediate_size;
-        std::copy_n(hidden, n * d, s.middle.data());
+        copy(hidden, n * d, s.middle.data());
         linear(device_, s.attended.data(), q_width(), p.value(p.o), s.middle.data(), d, n,
                q_width(), d, true, scratch_);
         rms_norm(device_, s.middle.data(), d, p.value(p.post_norm), normed_.data(), d,

@@ -24,5 +24,10 @@ inline void shift_left(const std::int64_t* in, std::int64_t* out, std::int64_t b
         for (std::int64_t t = 0; t < tokens; ++t)
             out[b * tokens + t] = t + by < tokens ? in[b * tokens + t + by] : fill;
 }
+template <Device Dev>
+void shift_left(const Dev&, const std::int64_t* in, std::int64_t* out, std::int64_t batch,
+                std::int64_t tokens, std::int64_t by, std::int64_t fill) {
+    shift_left(in, out, batch, tokens, by, fill);
+}
 
 }  // namespace eyas

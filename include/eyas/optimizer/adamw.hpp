@@ -5,9 +5,10 @@
 #include <string>
 #include <vector>
 
-#include "eyas/core/convert.hpp"
 #include "eyas/device/concept.hpp"
+#include "eyas/device/transfer.hpp"
 #include "eyas/model/concept.hpp"
+#include "eyas/ops/rows.hpp"
 
 namespace eyas {
 
@@ -33,7 +34,7 @@ struct AdamWUpdate {
     float epsilon;
     float minus_step;  // -rate / (1 - beta1^t)
 
-    void operator()(std::int64_t i) const {
+    EYAS_HD void operator()(std::int64_t i) const {
         const float g = grad[i] * scale;
         const float w = master[i] * decay;
         const float m = exp_avg[i] + one_minus_beta1 * (g - exp_avg[i]);
@@ -59,9 +60,9 @@ public:
         : device_(device), options_(options), parameters_(parameters.begin(), parameters.end()) {
         for (const auto& p : parameters_) {
             const Shape moment = p.receives_gradient ? p.value.shape : Shape{0};
-            masters_.push_back(Tensor(DType::F32, p.value.shape));
-            exp_avg_.push_back(Tensor::zeros(DType::F32, moment));
-            exp_avg_sq_.push_back(Tensor::zeros(DType::F32, moment));
+            masters_.push_back(Tensor(DType::F32, p.value.shape, device_.memory()));
+            exp_avg_.push_back(zeros_on(device_, DType::F32, moment));
+            exp_avg_sq_.push_back(zeros_on(device_, DType::F32, moment));
         }
         reset_masters();
     }
@@ -81,7 +82,7 @@ public:
     /// Masters again from the model's values (after weights were loaded into the model).
     void reset_masters() {
         for (std::size_t i = 0; i < parameters_.size(); ++i)
-            convert_into(parameters_[i].value, masters_[i].mutable_view());
+            convert_on(device_, parameters_[i].value, masters_[i].mutable_view());
     }
 
     /// Number of updates done.

@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include "eyas/checkpoint/checkpoint.hpp"
+#include "eyas/checkpoint/on_host.hpp"
 #include "eyas/checkpoint/run_lock.hpp"
 #include "eyas/collective/collective.hpp"
 #include "eyas/loader/options.hpp"
@@ -109,15 +109,14 @@ public:
         return result;
     }
 
-    /// Ends run() after the step in progress, with a checkpoint. Any thread. For Ctrl-C, see
-    /// core/stop_signals.hpp: no signal handler may run on a thread that multiplies matrices.
+    /// Ends run() after the step in progress, with a checkpoint. Any thread. (core/stop_signals.hpp)
     void request_stop() noexcept { stop_.store(true); }
 
     /// A checkpoint of the last whole step in another directory, which keeps that one: the best so
     /// far, say. For callbacks; every rank calls it, rank 0 writes. Throws what writing throws.
     void save_copy(const std::filesystem::path& directory) {
         const auto now = state();
-        if (collective_.is_root()) save_checkpoint(directory, content(), now, 1);
+        if (collective_.is_root()) save_checkpoint(device(), directory, content(), now, 1);
     }
 
     std::int64_t step() const { return step_; }             // optimizer steps done in all
@@ -130,8 +129,7 @@ private:
         double loss, norm, rate;
     };
 
-    /// Every rank's answer to a rank whose data are short: all end before this step, and the
-    /// loader stands where the last whole one left it.
+    /// A rank's data are short: all end before this step, the loader after the last whole one.
     template <class L>
     void agree_on_end(L& loader, detail::Shortage& shortage) {
         loader.seek(done_in(loader));
@@ -170,7 +168,7 @@ private:
         for (const auto& p : model_.parameters())
             collective_.all_reduce(p.grad.template as<float>());
         if (any_rank(!bad.empty())) detail::refuse_step(step_ + 1, "the loss is not finite", bad);
-        const double norm = global_norm(std::as_const(model_).device(), optimizer_.parameters());
+        const double norm = global_norm(device(), optimizer_.parameters());
         if (!std::isfinite(norm)) detail::refuse_step(step_ + 1, "the gradient is not finite", ids);
         optimizer_.step(rate, clip_scale(norm, options_.max_grad_norm));
         ++step_;
@@ -243,7 +241,8 @@ private:
         if (collective_.is_root()) {
             try {
                 result.checkpoint =
-                    save_checkpoint(options_.run_dir, content(), now, options_.keep_checkpoints);
+                    save_checkpoint(device(), options_.run_dir, content(), now,
+                                    options_.keep_checkpoints);
                 if (callbacks.on_save) callbacks.on_save({*result.checkpoint, step_, ""});
             } catch (...) {
                 failure = std::current_exception();
@@ -260,7 +259,7 @@ private:
         if (options_.run_dir.empty()) return std::nullopt;
         const auto latest = detail::checkpoint_to_resume(options_.run_dir, options_.resume);
         if (!latest.path) return std::nullopt;
-        const auto s = restore_checkpoint(*latest.path, content(), identity_);
+        const auto s = restore_checkpoint(device(), *latest.path, content(), identity_);
         optimizer_.set_step_count(s.optimizer_step);
         step_ = s.step;
         const auto sums = MetricTotals::from_json(s.metrics, latest.path->string());
@@ -273,6 +272,7 @@ private:
         return latest.path;
     }
 
+    const typename M::DeviceType& device() const { return std::as_const(model_).device(); }
     CheckpointContent content() {
         return {model_.parameters(), model_.vocab_map(), model_.config(), optimizer_.state()};
     }

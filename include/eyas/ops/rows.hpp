@@ -1,0 +1,72 @@
+#pragma once
+#include <algorithm>
+#include <cstdint>
+
+#include "eyas/core/convert.hpp"
+#include "eyas/device/concept.hpp"
+#include "eyas/device/transfer.hpp"
+
+namespace eyas {
+
+/// to[r] = from[index[r]], or zeros where the index is negative. to [n, width].
+template <class T, Device Dev>
+void gather_rows(const Dev& device, const T* from, const std::int64_t* index, T* to, std::int64_t n,
+                 std::int64_t width) {
+    device.for_each_row(n, [=](std::int64_t r) {
+        if (index[r] < 0)
+            std::fill_n(to + r * width, width, T(0.f));
+        else
+            std::copy_n(from + index[r] * width, width, to + r * width);
+    });
+}
+
+/// to[index[r]] = from[r]; no index twice. from [n, width].
+template <class T, Device Dev>
+void scatter_rows(const Dev& device, const T* from, const std::int64_t* index, T* to,
+                  std::int64_t n, std::int64_t width) {
+    device.for_each_row(n, [=](std::int64_t r) {
+        std::copy_n(from + r * width, width, to + index[r] * width);
+    });
+}
+
+/// to[i] += from[i], rounded to T.
+template <class T, Device Dev>
+void add(const Dev& device, T* to, const T* from, std::int64_t n) {
+    device.for_each(n, [=](std::int64_t i) {
+        to[i] = T(static_cast<float>(to[i]) + static_cast<float>(from[i]));
+    });
+}
+
+/// to[i] = T(from[i]).
+template <class T, Device Dev>
+void round_into(const Dev& device, const float* from, T* to, std::int64_t n) {
+    device.for_each(n, [=](std::int64_t i) { to[i] = T(from[i]); });
+}
+
+/// Rounds numbers to T's precision; they stay floats.
+template <class T, Device Dev>
+void round_in_place(const Dev& device, float* z, std::int64_t n) {
+    device.for_each(n, [=](std::int64_t i) { z[i] = static_cast<float>(T(z[i])); });
+}
+
+/// convert_into where both lie in the device's memory.
+template <Device Dev>
+void convert_on(const Dev&, const TensorView& from, const MutableTensorView& to) {
+    convert_into(from, to);
+}
+
+/// convert_into from the host's memory to the device's.
+template <class T, Device Dev>
+void load(const Dev& device, const TensorView& from, T* to) {
+    if (!device.memory()) {
+        convert_into(from, {reinterpret_cast<std::byte*>(to), dtype_of<T>, from.shape});
+    } else if (from.dtype == dtype_of<T>) {
+        device.upload(from.data, to, from.size_bytes());
+    } else {
+        Tensor converted(dtype_of<T>, from.shape);
+        convert_into(from, converted.mutable_view());
+        device.upload(converted.view().data, to, converted.view().size_bytes());
+    }
+}
+
+}  // namespace eyas
