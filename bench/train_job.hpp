@@ -16,9 +16,9 @@ struct BenchShape {
     std::int64_t D, F, H, G, V, W;
 };
 inline const std::map<std::string, BenchShape> shapes{{"S", {576, 1536, 9, 3, 49152, 8192}},
-                                               {"M", {2048, 8192, 32, 8, 128256, 32000}},
-                                               {"8B", {4096, 14336, 32, 8, 128256, 32000}},
-                                               {"tiny", {64, 128, 4, 2, 512, 128}}};
+                                                      {"M", {2048, 8192, 32, 8, 128256, 32000}},
+                                                      {"8B", {4096, 14336, 32, 8, 128256, 32000}},
+                                                      {"tiny", {64, 128, 4, 2, 512, 128}}};
 
 /// Multiply-add counts 2; the formula counts every row and the causal half of attention, whatever
 /// the step skips, so that rates of different programs compare.

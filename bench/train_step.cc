@@ -54,12 +54,14 @@ void run(const bench::Arguments& a) {
     const auto& s = bench::shapes.at(a.text("shape"));
     const std::int64_t T = a.number("tokens"), ttt = a.number("ttt");
     const double K = static_cast<double>(ttt);
-    const double gemm = gemm_seconds(s, T, K), flops = bench::step_flops(s, static_cast<double>(T), K);
+    const double gemm = gemm_seconds(s, T, K),
+                 flops = bench::step_flops(s, static_cast<double>(T), K);
 
     bench::TrainJob<Eagle3<Cpu, F32>> job(s, T, ttt, a.real("supervised"));
 
     const double before = memory_mb("VmRSS:");
-    const auto t = bench::times_of([&] { job.step(); }, static_cast<std::size_t>(a.number("steps")));
+    const auto t =
+        bench::times_of([&] { job.step(); }, static_cast<std::size_t>(a.number("steps")));
     std::printf("shape %s  T %ld  TTT %ld  rows in the loss %.0f\n", a.text("shape").c_str(), T,
                 ttt, job.accepted);
     std::printf("step      %8.3f s   (min %.3f, max %.3f, %s runs)\n", t.median, t.min, t.max,

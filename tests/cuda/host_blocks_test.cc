@@ -1,8 +1,9 @@
 // The kernels of a GPU, run block by block on the host, beside Cpu's ops: in both orders of
 // threads, so that a phase in which threads depend on each other is found.
+#include "eyas/device/host_blocks.hpp"
+
 #include <catch2/catch.hpp>
 
-#include "eyas/device/host_blocks.hpp"
 #include "eyas/ops/block/all.hpp"
 #include "op_parity.hpp"
 

@@ -171,7 +171,10 @@ Numbers product_case(const D& d, F multiply) {
             Values<float> z(d, s.of<float>(2 * m * ld));
             multiply(BatchedMatmul<T, float>{{a, b, m, n, k, x.data(), ld, y.data(), ld, z.data(),
                                               ld, 0.5f, b == Op::None ? 0.f : 2.f},
-                                             2, ld * ld, ld * ld, m * ld});
+                                             2,
+                                             ld * ld,
+                                             ld * ld,
+                                             m * ld});
             z.add_to(all, d);
         }
     return all;
@@ -191,7 +194,8 @@ void compare_products(const D& device, golden::Report& report) {
     const auto of = std::string(D::name) + (std::is_same_v<T, BFloat16> ? " bf16" : " fp32");
     const auto by_device = [&](const auto& x) { device.matmul(x); };
     const auto plain = [&](const auto& x) { plain_product(device, x); };
-    report.check(of, "products", golden::relative_l2(product_case<T>(device, by_device), want), 1e-6);
+    report.check(of, "products", golden::relative_l2(product_case<T>(device, by_device), want),
+                 1e-6);
     report.check(of, "plain products", golden::relative_l2(product_case<T>(device, plain), want),
                  1e-6);
 }
@@ -201,9 +205,8 @@ Numbers rotary_case(const D& d) {
     Numbers all;
     for (const bool three : {false, true}) {
         const std::int64_t n = 21, heads = 3, width = 8, stride = 30;
-        Json json{{"hidden_size", 24},       {"intermediate_size", 24},
-                  {"num_attention_heads", 3}, {"num_key_value_heads", 1},
-                  {"vocab_size", 32},         {"draft_vocab_size", 16}};
+        Json json{{"hidden_size", 24},        {"intermediate_size", 24}, {"num_attention_heads", 3},
+                  {"num_key_value_heads", 1}, {"vocab_size", 32},        {"draft_vocab_size", 16}};
         if (three) json["rope_scaling"] = {{"type", "mrope"}, {"mrope_section", {1, 2, 1}}};
         RotaryTable table(parse_model_config(json, "test"), 40, dtype_of<T>);
         Source s;
@@ -225,7 +228,8 @@ Numbers rotary_case(const D& d) {
 
 /// Forward and backward of the last of `steps` TTT steps.
 template <class T, Device D>
-Numbers attention_case(const D& d, std::int64_t tokens, std::int64_t steps, std::int64_t width = 16) {
+Numbers attention_case(const D& d, std::int64_t tokens, std::int64_t steps,
+                       std::int64_t width = 16) {
     const std::int64_t batch = 2, heads = 4, groups = 2, stride = (heads + 2 * groups) * width + 8,
                        rows = batch * tokens, q_width = heads * width;
     Source s;
@@ -250,8 +254,9 @@ Numbers attention_case(const D& d, std::int64_t tokens, std::int64_t steps, std:
     Values<T> out(d, std::vector<T>(rows * q_width)), g(d, s.of<T>(rows * q_width)),
         dqkv(d, std::vector<T>(rows * stride));
     Values<float> log_sum(d, std::vector<float>(rows * heads));
-    const TttAttention<T> a{batch,       tokens,   heads,    groups, width, steps - 1, mask.data(),
-                            qkv.back().data(), stride, k.data(), v.data(), stride};
+    const TttAttention<T> a{batch,  tokens,    heads,       groups,
+                            width,  steps - 1, mask.data(), qkv.back().data(),
+                            stride, k.data(),  v.data(),    stride};
     ttt_attention(d, a, out.data(), q_width, log_sum.data());
     ttt_attention_backward(d, a, log_sum.data(), g.data(), q_width, dqkv.data(), stride, pk.data(),
                            pv.data());
@@ -270,7 +275,7 @@ Numbers heads_case(const D& d, int kind) {
     const std::int64_t n = 19, width = 700, rest = 333;
     Source s;
     auto draft = s.of<float>(n * width, 6.f), others = s.of<float>(n * rest, 6.f);
-    draft[5] = draft[400] = 7.f;           // a tie within a tile: the lowest id
+    draft[5] = draft[400] = 7.f;            // a tie within a tile: the lowest id
     draft[width + 3] = others[rest] = 7.f;  // a tie between tiles
     std::vector<std::int64_t> ids, other_ids, used;
     for (std::int64_t i = 0; i < width; ++i) ids.push_back(2 * i);
@@ -347,7 +352,8 @@ void compare_ops(const D& device, golden::Report& report) {
     one("attention, step 0", coarse, [](const auto& d) { return attention_case<T>(d, 37, 1); });
     one("attention, step 3, strips", coarse,
         [](const auto& d) { return attention_case<T>(d, 150, 4); });
-    one("attention, step 15", coarse, [](const auto& d) { return attention_case<T>(d, 20, 16, 40); });
+    one("attention, step 15", coarse,
+        [](const auto& d) { return attention_case<T>(d, 20, 16, 40); });
     one("heads, cross-entropy", fine, [](const auto& d) { return heads_case<T>(d, 0); });
     one("heads, acceptance", fine, [](const auto& d) { return heads_case<T>(d, 1); });
     one("heads, log acceptance", fine, [](const auto& d) { return heads_case<T>(d, 2); });

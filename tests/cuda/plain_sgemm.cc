@@ -13,7 +13,8 @@ extern "C" dnnl_status_t dnnl_sgemm(char op_a, char op_b, dnnl_dim_t m, dnnl_dim
                 sum += static_cast<double>(op_a == 'N' ? a[i * lda + l] : a[l * lda + i]) *
                        static_cast<double>(op_b == 'N' ? b[l * ldb + j] : b[j * ldb + l]);
             float& to = c[i * ldc + j];
-            to = static_cast<float>(alpha * sum + (beta == 0.f ? 0. : static_cast<double>(beta * to)));
+            to = static_cast<float>(alpha * sum +
+                                    (beta == 0.f ? 0. : static_cast<double>(beta * to)));
         }
     return dnnl_success;
 }

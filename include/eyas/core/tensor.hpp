@@ -91,9 +91,9 @@ struct NamedBuffer {
     MutableTensorView buffer;
 };
 
-/// Owning, 64-byte aligned, contiguous, row-major tensor in host memory, or in that of a device when
-/// it is made with its resource (which must outlive it; the host may not touch the elements then).
-/// Move-only: copies are named.
+/// Owning, 64-byte aligned, contiguous, row-major tensor in host memory, or in that of a device
+/// when it is made with its resource (which must outlive it; the host may not touch the elements
+/// then). Move-only: copies are named.
 class Tensor {
 public:
     static constexpr std::size_t alignment = 64;

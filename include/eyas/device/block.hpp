@@ -57,7 +57,8 @@ struct ProbeBlockKernel {
 /// A kernel is a function object `void operator()(Block& block, Shared& shared) const` that one
 /// block of threads runs, written as phases:
 /// - `block.each(f)`: every thread calls f(thread); a barrier follows.
-/// - `block.reduce<T>(f, op)`, T a number or detail::Sums: op over all threads' f(thread), the same value and the same order
+/// - `block.reduce<T>(f, op)`, T a number or detail::Sums: op over all threads' f(thread), the same
+/// value and the same order
 ///   of operations everywhere; a barrier follows.
 /// - between phases only values that are the same in all threads are computed; memory is read and
 ///   written inside phases alone, and no phase reads what another thread writes in it.
@@ -65,14 +66,13 @@ struct ProbeBlockKernel {
 /// any order, with the same result; and a kernel that would need a barrier inside a phase gives
 /// another result there.
 template <class D>
-concept BlockDevice =
-    Device<D> && requires(const D& d, std::int64_t n, const BatchedMatmul<float, float>& f32,
-                          const BatchedMatmul<BFloat16, float>& bf16,
-                          const Matmul<BFloat16, BFloat16>& narrow) {
+concept BlockDevice = Device<D> &&
+    requires(const D& d, std::int64_t n, const BatchedMatmul<float, float>& f32,
+             const BatchedMatmul<BFloat16, float>& bf16, const Matmul<BFloat16, BFloat16>& narrow) {
     d.launch(n, 32, detail::ProbeBlockKernel{});  // blocks, threads a block: a multiple of 32
     d.matmul(f32);
     d.matmul(bf16);
-    d.matmul(narrow);  // sums in fp32, rounded once
+    d.matmul(narrow);                                            // sums in fp32, rounded once
     { D::attention_tile } -> std::convertible_to<std::int64_t>;  // scores that exist at a time
 };
 

@@ -90,7 +90,7 @@ __global__ void __launch_bounds__(512) run_block(const __grid_constant__ K kerne
 class Cuda {
 public:
     static constexpr std::string_view name = "cuda";
-    static constexpr std::int64_t head_tile_rows = 2048;                      // of teacher states
+    static constexpr std::int64_t head_tile_rows = 2048;                   // of teacher states
     static constexpr std::int64_t attention_tile = std::int64_t{1} << 25;  // scores at a time
 
     /// Throws ResourceError where there is no such GPU.

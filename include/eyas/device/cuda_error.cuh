@@ -13,7 +13,8 @@ inline const char* remedy_of(cudaError_t e) {
         case cudaErrorNoDevice:
         case cudaErrorInsufficientDriver:
         case cudaErrorInvalidDevice:
-            return "Run it where nvidia-smi shows a GPU and a driver as new as the CUDA runtime, or "
+            return "Run it where nvidia-smi shows a GPU and a driver as new as the CUDA runtime, "
+                   "or "
                    "use the device Cpu";
         case cudaErrorMemoryAllocation:
             return "Use smaller batches (batch_size times max_len), or end what else uses the GPU";

@@ -39,10 +39,10 @@ public:
         const Plan& p = plan(x);
         if (!p.found) return false;
         // Row-major C = A B is column-major C^T = B^T A^T: the operands change places.
-        check_cublas(cublasLtMatmul(handle_, p.product, &e.alpha, e.b, p.b, e.a, p.a, &e.beta, e.c,
-                                    p.c, e.c, p.c, &p.algorithm, workspace, workspace_bytes,
-                                    stream),
-                     "cublasLtMatmul " + text(x));
+        check_cublas(
+            cublasLtMatmul(handle_, p.product, &e.alpha, e.b, p.b, e.a, p.a, &e.beta, e.c, p.c, e.c,
+                           p.c, &p.algorithm, workspace, workspace_bytes, stream),
+            "cublasLtMatmul " + text(x));
         return true;
     }
 
@@ -80,9 +80,24 @@ private:
         const auto sa = alignment(e.a, x.stride_a, sizeof(T)),
                    sb = alignment(e.b, x.stride_b, sizeof(T)),
                    sc = alignment(e.c, x.stride_c, sizeof(TC));
-        const Key key{cuda_type<T>, cuda_type<TC>, static_cast<char>(e.op_a),
-                      static_cast<char>(e.op_b), e.m, e.n, e.k, e.lda, e.ldb, e.ldc, x.count,
-                      x.stride_a, x.stride_b, x.stride_c, sa, sb, sc, e.beta != 0.f};
+        const Key key{cuda_type<T>,
+                      cuda_type<TC>,
+                      static_cast<char>(e.op_a),
+                      static_cast<char>(e.op_b),
+                      e.m,
+                      e.n,
+                      e.k,
+                      e.lda,
+                      e.ldb,
+                      e.ldc,
+                      x.count,
+                      x.stride_a,
+                      x.stride_b,
+                      x.stride_c,
+                      sa,
+                      sb,
+                      sc,
+                      e.beta != 0.f};
         const auto it = plans_.find(key);
         if (it != plans_.end()) return it->second;
         Plan& p = plans_[key];
@@ -149,7 +164,8 @@ private:
         const auto status = cublasLtMatmulAlgoGetHeuristic(handle_, p.product, p.b, p.a, p.c, p.c,
                                                            wish, 1, &found, &count);
         cublasLtMatmulPreferenceDestroy(wish);
-        if (status == CUBLAS_STATUS_NOT_SUPPORTED || (status == CUBLAS_STATUS_SUCCESS && count == 0))
+        if (status == CUBLAS_STATUS_NOT_SUPPORTED ||
+            (status == CUBLAS_STATUS_SUCCESS && count == 0))
             return;
         check_cublas(status, "cublasLtMatmulAlgoGetHeuristic " + what);
         p.algorithm = found.algo;

@@ -154,10 +154,9 @@ private:
         const auto n = work_.batch.rows(), d = config_.hidden_size, dt = config_.target_hidden_size;
         rotary_.reserve(work_.batch.last_position() + options_.ttt_length + 1);
         for (std::size_t k = 0; k < work_.angles.size(); ++k)
-            assign_rotation(
-                device_, work_.angles[k], rotary_,
-                {work_.batch.host_positions.data(), work_.batch.host_positions.size()},
-                work_.batch.positions.data(), n, static_cast<std::int64_t>(k));
+            assign_rotation(device_, work_.angles[k], rotary_,
+                            {work_.batch.host_positions.data(), work_.batch.host_positions.size()},
+                            work_.batch.positions.data(), n, static_cast<std::int64_t>(k));
         work_.projected.resize(static_cast<std::size_t>(n * d));
         linear(device_, projection_input(), 3 * dt, parameters_.value(parameters_.fc),
                work_.projected.data(), d, n, 3 * dt, d, false, work_.scratch);

@@ -19,15 +19,15 @@ namespace eyas {
 /// at TTT step i everything but the attention mask and the positions moves i further.
 template <class T>
 struct Eagle3Batch {
-    std::int64_t batch = 0, tokens = 0;   // B, T
+    std::int64_t batch = 0, tokens = 0;       // B, T
     ArenaArray<std::int64_t> ids;             // [B, T] input ids
     ArenaArray<std::int64_t> mask;            // [B, T] attention mask
     ArenaArray<std::int64_t> positions;       // [1 or 3, B, T]
     ArenaArray<std::int64_t> host_positions;  // the same, for the host
     ArenaArray<std::int64_t> supervised;      // the host's: flat target rows b*T + q with loss mask
                                               // 1, ascending
-    ArenaArray<T> hidden;                 // [B*T, 3Dt]
-    ArenaArray<T> target;                 // [B*T, Dt], unshifted
+    ArenaArray<T> hidden;                     // [B*T, 3Dt]
+    ArenaArray<T> target;                     // [B*T, Dt], unshifted
 
     std::int64_t rows() const { return batch * tokens; }
 
@@ -63,7 +63,8 @@ struct Eagle3Batch {
         const auto loss_mask = b.loss_mask.as<std::int64_t>();
         for (std::int64_t r = 0; r < rows(); ++r)
             if (loss_mask[static_cast<std::size_t>(r)]) supervised.push_back(r);
-        for (auto [from, to] : {std::pair(&b.hidden_state, &hidden), std::pair(&b.target, &target)}) {
+        for (auto [from, to] :
+             {std::pair(&b.hidden_state, &hidden), std::pair(&b.target, &target)}) {
             to->resize(static_cast<std::size_t>(from->elements()));
             load(device, *from, to->data());
         }

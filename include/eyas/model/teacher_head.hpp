@@ -34,9 +34,10 @@ public:
         const auto from_row = static_cast<std::size_t>(width_) * size_of(lm_head.dtype);
         const auto to_row = static_cast<std::size_t>(width_) * sizeof(T);
         for (std::size_t r = 0; r < ids.size(); ++r)
-            convert_into(
-                {lm_head.data + static_cast<std::size_t>(ids[r]) * from_row, lm_head.dtype, {width_}},
-                {rows.mutable_view().data + r * to_row, dtype_of<T>, {width_}});
+            convert_into({lm_head.data + static_cast<std::size_t>(ids[r]) * from_row,
+                          lm_head.dtype,
+                          {width_}},
+                         {rows.mutable_view().data + r * to_row, dtype_of<T>, {width_}});
         rows_ = on_device(device, std::move(rows));
         ids_ = on_device(device, std::move(order));
     }

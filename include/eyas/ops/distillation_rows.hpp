@@ -26,8 +26,7 @@ struct StepWeights {
         RowWeights w;
         w.cross_entropy = cross_entropy;
         w.acceptance = acceptance;
-        if (log_acceptance)
-            w.acceptance = row_acceptance > 0 ? acceptance / row_acceptance : 0.f;
+        if (log_acceptance) w.acceptance = row_acceptance > 0 ? acceptance / row_acceptance : 0.f;
         return w;
     }
 };

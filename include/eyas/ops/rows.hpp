@@ -24,9 +24,8 @@ void gather_rows(const Dev& device, const T* from, const std::int64_t* index, T*
 template <class T, Device Dev>
 void scatter_rows(const Dev& device, const T* from, const std::int64_t* index, T* to,
                   std::int64_t n, std::int64_t width) {
-    device.for_each_row(n, [=](std::int64_t r) {
-        std::copy_n(from + r * width, width, to + index[r] * width);
-    });
+    device.for_each_row(
+        n, [=](std::int64_t r) { std::copy_n(from + r * width, width, to + index[r] * width); });
 }
 
 /// to[i] += from[i], rounded to T.

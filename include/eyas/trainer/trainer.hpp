@@ -109,7 +109,8 @@ public:
         return result;
     }
 
-    /// Ends run() after the step in progress, with a checkpoint. Any thread. (core/stop_signals.hpp)
+    /// Ends run() after the step in progress, with a checkpoint. Any thread.
+    /// (core/stop_signals.hpp)
     void request_stop() noexcept { stop_.store(true); }
 
     /// A checkpoint of the last whole step in another directory, which keeps that one: the best so
@@ -240,9 +241,8 @@ private:
         std::exception_ptr failure;
         if (collective_.is_root()) {
             try {
-                result.checkpoint =
-                    save_checkpoint(device(), options_.run_dir, content(), now,
-                                    options_.keep_checkpoints);
+                result.checkpoint = save_checkpoint(device(), options_.run_dir, content(), now,
+                                                    options_.keep_checkpoints);
                 if (callbacks.on_save) callbacks.on_save({*result.checkpoint, step_, ""});
             } catch (...) {
                 failure = std::current_exception();

@@ -143,11 +143,10 @@ void ttt_attention_backward(const Dev& device, const TttAttention<T>& a, const f
                                           tiles.ld);
         detail::strip_scores(device, a, s, a.q, a.q_stride, a.k[0], tiles.scores());
         detail::strip_scores(device, a, s, d_out, d_out_stride, a.v[0], tiles.dp());
-        device.launch(
-            s.tasks() * s.rows, detail::attention_threads,
-            detail::AttentionBackwardRow<T>{s, log_sum, d_out, d_out_stride, tiles.scores(),
-                                            tiles.dp(), tiles.p(), tiles.ds(), tiles.diagonal_p(),
-                                            tiles.diagonal_ds()});
+        device.launch(s.tasks() * s.rows, detail::attention_threads,
+                      detail::AttentionBackwardRow<T>{
+                          s, log_sum, d_out, d_out_stride, tiles.scores(), tiles.dp(), tiles.p(),
+                          tiles.ds(), tiles.diagonal_p(), tiles.diagonal_ds()});
         detail::strip_gradient(device, s, tiles.p(), d_out, d_out_stride, dv[0]);
         detail::strip_gradient(device, s, tiles.ds(), a.q, a.q_stride, dk[0]);
         detail::strip_product(device, a, s, tiles.ds(), a.k[0], tiles.product());

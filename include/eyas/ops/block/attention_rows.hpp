@@ -24,7 +24,8 @@ struct AttentionStrip {
     std::int64_t kv_stride, begin, rows, ld;
     float scale;
 
-    AttentionStrip(const TttAttention<T>& a, std::int64_t first, std::int64_t n, std::int64_t stride)
+    AttentionStrip(const TttAttention<T>& a, std::int64_t first, std::int64_t n,
+                   std::int64_t stride)
         : batch(a.batch),
           tokens(a.tokens),
           heads(a.heads),
@@ -81,8 +82,8 @@ EYAS_HD void diagonal_dots(B& block, const AttentionStrip<T>& s, const T* x, con
         float sum = 0;
         if (j < s.step)
             for (std::int64_t e = t % 8; e < s.head_dim; e += 8)
-                sum += static_cast<float>(x[e]) *
-                       static_cast<float>(y[j][row * s.kv_stride + kv + e]);
+                sum +=
+                    static_cast<float>(x[e]) * static_cast<float>(y[j][row * s.kv_stride + kv + e]);
         partial[t] = sum;
     });
     block.each([&](int t) {

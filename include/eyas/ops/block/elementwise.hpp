@@ -233,17 +233,17 @@ void swiglu_backward(const Dev& device, T* gate_up, const T* da, std::int64_t ro
 template <class T, BlockDevice Dev>
 void rotary(const Dev& device, T* x, std::int64_t rows, std::int64_t stride, std::int64_t heads,
             std::int64_t head_dim, const RotaryRows& angles, float direction) {
-    launch_cells(device, rows, heads * (head_dim / 2),
-                 detail::RotaryCell<T>{x, stride, head_dim, angles.cos(0), angles.sin(0),
-                                       direction});
+    launch_cells(
+        device, rows, heads * (head_dim / 2),
+        detail::RotaryCell<T>{x, stride, head_dim, angles.cos(0), angles.sin(0), direction});
 }
 template <BlockDevice Dev>
 void assign_rotation(const Dev& device, RotaryRows& angles, RotaryTable& table,
                      std::span<const std::int64_t> host_positions, const std::int64_t* positions,
                      std::int64_t rows, std::int64_t offset) {
     angles.resize(rows);
-    const bool three = !table.sections().empty() &&
-                       static_cast<std::int64_t>(host_positions.size()) == 3 * rows;
+    const bool three =
+        !table.sections().empty() && static_cast<std::int64_t>(host_positions.size()) == 3 * rows;
     launch_cells(device, rows, table.width(),
                  detail::RotationCell{table.on(device), positions, rows, table.width(), offset,
                                       three, angles.cos(), angles.sin()});

@@ -110,9 +110,9 @@ struct RmsNormWeightPartial {
             if (j >= width) return;
             float sum = 0;
             for (std::int64_t r = c * chunk; r < end; ++r)
-                sum += static_cast<float>(dy[r * dy_stride + j]) *
-                       static_cast<float>(
-                           T(static_cast<float>(x[r * x_stride + j]) * inverse_rms[r]));
+                sum +=
+                    static_cast<float>(dy[r * dy_stride + j]) *
+                    static_cast<float>(T(static_cast<float>(x[r * x_stride + j]) * inverse_rms[r]));
             partial[c * width + j] = sum;
         });
     }
@@ -136,9 +136,9 @@ template <class T, BlockDevice Dev>
 void rms_norm(const Dev& device, const T* x, std::int64_t x_stride, const T* weight, T* y,
               std::int64_t y_stride, float* inverse_rms, std::int64_t rows, std::int64_t width,
               float epsilon) {
-    device.launch(rows, detail::row_threads,
-                  detail::RmsNormRow<T>{x, x_stride, weight, y, y_stride, inverse_rms, width,
-                                        epsilon});
+    device.launch(
+        rows, detail::row_threads,
+        detail::RmsNormRow<T>{x, x_stride, weight, y, y_stride, inverse_rms, width, epsilon});
 }
 
 template <class T, BlockDevice Dev>
