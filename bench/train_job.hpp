@@ -6,6 +6,7 @@
 #include <span>
 #include <string>
 
+#include "eyas/core/convert.hpp"
 #include "eyas/model/eagle3.hpp"
 #include "eyas/optimizer/adamw.hpp"
 #include "eyas/optimizer/clip.hpp"
@@ -53,8 +54,8 @@ template <class Model>
 class TrainJob {
 public:
     TrainJob(const BenchShape& s, std::int64_t T, std::int64_t ttt, double supervised)
-        : target_(DType::F32, {1, T, s.D}),
-          hidden_(random_tensor({1, T, 3 * s.D}, 2)),
+        : target_(dtype_of<typename Model::Element>, {1, T, s.D}),
+          hidden_(in_precision(random_tensor({1, T, 3 * s.D}, 2))),
           ids_(Tensor::zeros(DType::I64, {1, T})),
           ones_(Tensor::zeros(DType::I64, {1, T})),
           mask_(Tensor::zeros(DType::I64, {1, T})) {
@@ -73,9 +74,11 @@ public:
                                         FrozenTarget{head, head}, 1);
         // Teacher states are head rows of draft tokens, whose own logit is by far the largest: so
         // every row's arg-max has a draft id and is in the loss.
+        Tensor states(DType::F32, target_.shape());
         for (std::int64_t t = 0; t < T; ++t)
             std::copy_n(head.as<float>().data() + (t * 31 % s.W) * s.D, s.D,
-                        target_.as<float>().data() + t * s.D);
+                        states.as<float>().data() + t * s.D);
+        target_ = in_precision(states);
         optimizer = std::make_unique<AdamW<typename Model::DeviceType>>(
             model->device(), model->parameters(), AdamWOptions{});
         std::ranges::fill(ones_.as<std::int64_t>(), 1);
@@ -103,6 +106,12 @@ public:
     double accepted = 0, loss = 0;  // of the last step
 
 private:
+    /// Features as a capture in the model's precision has them.
+    static Tensor in_precision(const TensorView& v) {
+        Tensor t(dtype_of<typename Model::Element>, v.shape);
+        convert_into(v, t.mutable_view());
+        return t;
+    }
     Tensor target_, hidden_, ids_, ones_, mask_;
 };
 

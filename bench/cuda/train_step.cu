@@ -1,9 +1,12 @@
 // train_step [--shape S|M|8B|tiny] [--tokens T] [--ttt K] [--steps N] [--precision bf16|fp32]:
 // times the EAGLE3 training step on a GPU. The rates count the operations of bench/train_step.cc's
 // formula; the peaks beside them are an H100 SXM's dense ones (989 TFLOP/s bf16, 67 fp32).
+#include <algorithm>
 #include <cstdio>
 #include <exception>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "bench/timing.hpp"
 #include "bench/train_job.hpp"
@@ -12,6 +15,40 @@
 
 namespace {
 using namespace eyas;
+
+/// Attention at the last TTT step, forward and backward, times the number of steps.
+template <PrecisionPolicy P>
+void attention_alone(const Cuda& cuda, const bench::BenchShape& s, std::int64_t T, std::int64_t ttt,
+                     std::size_t runs) {
+    using Element = typename P::Element;
+    const auto width = s.D / s.H, qkv = s.D + 2 * s.G * width;
+    const Tensor rows = zeros_on(cuda, dtype_of<Element>, {T, qkv});
+    Tensor ones(DType::I64, {T});
+    std::ranges::fill(ones.as<std::int64_t>(), 1);
+    const Tensor mask = on_device(cuda, std::move(ones));
+    Tensor out = zeros_on(cuda, dtype_of<Element>, {T, qkv}),
+           sums = zeros_on(cuda, DType::F32, {T, s.D}),
+           log_sum = zeros_on(cuda, DType::F32, {s.H, T});
+    const Element* q = rows.as<Element>().data();
+    const std::vector<const Element*> k(static_cast<std::size_t>(ttt), q + s.D);
+    const std::vector<float*> d(k.size(), sums.as<float>().data());
+    const TttAttention<Element> a{
+        1, T,   s.H,      s.G,      width, ttt - 1, mask.as<std::int64_t>().data(),
+        q, qkv, k.data(), k.data(), qkv};
+    Element* o = out.as<Element>().data();
+    float* l = log_sum.as<float>().data();
+    const auto forward =
+        bench::times_of([&] { ttt_attention(cuda, a, o, qkv, l), cuda.synchronize(); }, runs);
+    const auto backward = bench::times_of(
+        [&] {
+            ttt_attention_backward(cuda, a, l, q, qkv, o, qkv, d.data(), d.data());
+            cuda.synchronize();
+        },
+        runs);
+    const auto steps = static_cast<double>(ttt);
+    std::printf("attention %9.2f ms forward, %.2f backward, of %ld TTT steps, alone\n",
+                steps * forward.median * 1e3, steps * backward.median * 1e3, ttt);
+}
 
 template <PrecisionPolicy P>
 void run(const bench::Arguments& a, double peak) {
@@ -32,7 +69,16 @@ void run(const bench::Arguments& a, double peak) {
     std::printf("shape %s %s  T %ld  TTT %ld  rows in the loss %.0f  loss %.4f -> %.4f\n",
                 a.text("shape").c_str(), a.text("precision").c_str(), T, ttt, job.accepted, first,
                 job.loss);
-    std::printf("forward   %9.2f ms\n", forward.median * 1e3);
+    const auto batch = job.batch();
+    const auto bytes = batch.hidden_state.size_bytes(), more = batch.target.size_bytes();
+    Tensor there(DType::U8, {static_cast<std::int64_t>(std::max(bytes, more))}, cuda.memory());
+    const auto upload = timed([&] {
+        cuda.upload(batch.hidden_state.data, there.mutable_view().data, bytes);
+        cuda.upload(batch.target.data, there.mutable_view().data, more);
+    });
+    std::printf("forward   %9.2f ms   (the batch's way to the GPU, pageable, alone: %.2f)\n",
+                forward.median * 1e3, upload.median * 1e3);
+    attention_alone<P>(cuda, s, T, ttt, runs);
     std::printf("backward  %9.2f ms   (forward and backward less forward)\n",
                 (both.median - forward.median) * 1e3);
     std::printf("step      %9.2f ms   (min %.2f, max %.2f, %zu runs)\n", all.median * 1e3,

@@ -76,13 +76,18 @@ private:
     std::mt19937 random_{7};
 };
 
+template <class T>
+std::vector<T> empty(std::int64_t n) {
+    return std::vector<T>(static_cast<std::size_t>(n));
+}
+
 template <class T, Device D>
 Numbers rms_norm_case(const D& d) {
     const std::int64_t n = 131, width = 300, stride = 308;
     Source s;
     Values<T> x(d, s.of<T>(n * stride)), w(d, s.of<T>(width)), y(d, s.of<T>(n * stride)),
         dy(d, s.of<T>(n * stride)), dx(d, s.of<T>(n * stride));
-    Values<float> rms(d, std::vector<float>(n)), dw(d, s.of<float>(width));
+    Values<float> rms(d, empty<float>(n)), dw(d, s.of<float>(width));
     rms_norm(d, x.data(), stride, w.data(), y.data(), stride, rms.data(), n, width, 1e-5f);
     rms_norm_backward(d, x.data(), stride, w.data(), dy.data(), stride, dx.data(), stride,
                       rms.data(), dw.data(), n, width);
@@ -97,7 +102,7 @@ template <class T, Device D>
 Numbers swiglu_case(const D& d) {
     const std::int64_t n = 37, width = 300;
     Source s;
-    Values<T> gate_up(d, s.of<T>(n * 2 * width, 4.f)), a(d, std::vector<T>(n * width)),
+    Values<T> gate_up(d, s.of<T>(n * 2 * width, 4.f)), a(d, empty<T>(n * width)),
         da(d, s.of<T>(n * width));
     swiglu(d, gate_up.data(), a.data(), n, width);
     swiglu_backward(d, gate_up.data(), da.data(), n, width);
@@ -110,12 +115,12 @@ template <class T, Device D>
 Numbers rows_case(const D& d) {
     const std::int64_t n = 45, width = 67;
     Source s;
-    std::vector<std::int64_t> order(n);
+    auto order = empty<std::int64_t>(n);
     for (std::int64_t i = 0; i < n; ++i) order[static_cast<std::size_t>(i)] = (i * 7 + 3) % n;
     auto holes = order;
     holes[4] = holes[11] = -1;
     Values<std::int64_t> index(d, order), some(d, holes), ids(d, s.ids(n, n)),
-        shifted(d, std::vector<std::int64_t>(n));
+        shifted(d, empty<std::int64_t>(n));
     Values<T> table(d, s.of<T>(n * width)), a(d, s.of<T>(n * width)), b(d, s.of<T>(n * width)),
         c(d, s.of<T>(n * width)), e(d, s.of<T>(n * width));
     Values<float> z(d, s.of<float>(n * width));
@@ -251,9 +256,9 @@ Numbers attention_case(const D& d, std::int64_t tokens, std::int64_t steps,
         v.push_back(qkv[j].data() + q_width + groups * width);
         pk.push_back(dk[j].data()), pv.push_back(dv[j].data());
     }
-    Values<T> out(d, std::vector<T>(rows * q_width)), g(d, s.of<T>(rows * q_width)),
-        dqkv(d, std::vector<T>(rows * stride));
-    Values<float> log_sum(d, std::vector<float>(rows * heads));
+    Values<T> out(d, empty<T>(rows * q_width)), g(d, s.of<T>(rows * q_width)),
+        dqkv(d, empty<T>(rows * stride));
+    Values<float> log_sum(d, empty<float>(rows * heads));
     const TttAttention<T> a{batch,  tokens,    heads,       groups,
                             width,  steps - 1, mask.data(), qkv.back().data(),
                             stride, k.data(),  v.data(),    stride};
@@ -275,15 +280,16 @@ Numbers heads_case(const D& d, int kind) {
     const std::int64_t n = 19, width = 700, rest = 333;
     Source s;
     auto draft = s.of<float>(n * width, 6.f), others = s.of<float>(n * rest, 6.f);
-    draft[5] = draft[400] = 7.f;            // a tie within a tile: the lowest id
-    draft[width + 3] = others[rest] = 7.f;  // a tie between tiles
+    draft[5] = draft[400] = 7.f;  // a tie within a tile: the lowest id
+    draft[static_cast<std::size_t>(width) + 3] = others[static_cast<std::size_t>(rest)] =
+        7.f;  // a tie between tiles
     std::vector<std::int64_t> ids, other_ids, used;
     for (std::int64_t i = 0; i < width; ++i) ids.push_back(2 * i);
     for (std::int64_t i = 0; i < rest; ++i) other_ids.push_back(2 * i + 1);
     for (std::int64_t i = 0; i < n - 2; ++i) used.push_back(i + 1);
     Values<float> z(d, draft), tile(d, others), logits(d, s.of<float>(n * width, 5.f));
     Values<std::int64_t> order(d, ids), other(d, other_ids), use(d, used);
-    Values<TeacherRow> rows(d, std::vector<TeacherRow>(n));
+    Values<TeacherRow> rows(d, empty<TeacherRow>(n));
     start_rows(d, rows.data(), n);
     visit_rows(d, rows.data(), z.data(), n, order.data(), width);
     visit_rows(d, rows.data(), tile.data(), n, other.data(), rest);

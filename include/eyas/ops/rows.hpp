@@ -4,7 +4,6 @@
 
 #include "eyas/core/convert.hpp"
 #include "eyas/device/concept.hpp"
-#include "eyas/device/transfer.hpp"
 
 namespace eyas {
 
@@ -56,16 +55,8 @@ void convert_on(const Dev&, const TensorView& from, const MutableTensorView& to)
 
 /// convert_into from the host's memory to the device's.
 template <class T, Device Dev>
-void load(const Dev& device, const TensorView& from, T* to) {
-    if (!device.memory()) {
-        convert_into(from, {reinterpret_cast<std::byte*>(to), dtype_of<T>, from.shape});
-    } else if (from.dtype == dtype_of<T>) {
-        device.upload(from.data, to, from.size_bytes());
-    } else {
-        Tensor converted(dtype_of<T>, from.shape);
-        convert_into(from, converted.mutable_view());
-        device.upload(converted.view().data, to, converted.view().size_bytes());
-    }
+void load(const Dev&, const TensorView& from, T* to) {
+    convert_into(from, {reinterpret_cast<std::byte*>(to), dtype_of<T>, from.shape});
 }
 
 }  // namespace eyas
