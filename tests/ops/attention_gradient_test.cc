@@ -92,19 +92,23 @@ TEST_CASE(
         loss();
         std::vector<float> dq(p.q.size());
         const auto slices = static_cast<std::size_t>(2 * 4 * 5 * 6);
-        std::vector<std::vector<float>> dk(p.k.size(), std::vector<float>(slices)), dv = dk;
+        std::vector<float> dk_first(slices), dv_first(slices);
+        std::vector<std::vector<float>> dk(p.k.size(), std::vector<float>(p.k[0].size())), dv = dk;
         std::vector<float*> dk_p, dv_p;
         for (auto& x : dk) dk_p.push_back(x.data());
         for (auto& x : dv) dv_p.push_back(x.data());
+        std::vector<float> d_scores(static_cast<std::size_t>(2 * 4 * 5 * step)), w = d_scores;
+        const DiagonalColumns diagonal{d_scores.data(), w.data()};
         ttt_attention_backward(cpu, p.view(), log_sum.data(), mix.data(), 24, dq.data(), 24,
-                               dk_p.data(), dv_p.data());
+                               dk_first.data(), dv_first.data(), diagonal);
+        ttt_attention_backward_diagonal(cpu, p.view(), diagonal, mix.data(), 24, dk_p.data(),
+                                        dv_p.data());
+        reduce_kv_gradient(cpu, p.view(), dk_first.data(), dk[0].data(), 12);
+        reduce_kv_gradient(cpu, p.view(), dv_first.data(), dv[0].data(), 12);
         require_gradient(p.q, dq, loss);
         for (std::size_t j = 0; j < p.k.size(); ++j) {
-            std::vector<float> reduced(p.k[j].size());
-            reduce_kv_gradient(cpu, p.view(), dk[j].data(), reduced.data(), 12);
-            require_gradient(p.k[j], reduced, loss);
-            reduce_kv_gradient(cpu, p.view(), dv[j].data(), reduced.data(), 12);
-            require_gradient(p.v[j], reduced, loss);
+            require_gradient(p.k[j], dk[j], loss);
+            require_gradient(p.v[j], dv[j], loss);
         }
     }
 }

@@ -107,8 +107,7 @@ void attention_scores(const Dev& device, const TttAttention<T>& a, std::int64_t 
 /// Turns a score row into exp(score - log_sum), rounded to T; returns log_sum (fp32 softmax).
 template <class T>
 float softmax_row(float* p, std::int64_t columns) {
-    float top = -std::numeric_limits<float>::infinity();
-    for (std::int64_t c = 0; c < columns; ++c) top = std::max(top, p[c]);
+    const float top = largest(p, columns);
     if (top == -std::numeric_limits<float>::infinity()) {  // no key at all: attend to nothing
         std::fill_n(p, columns, 0.f);
         return std::numeric_limits<float>::infinity();

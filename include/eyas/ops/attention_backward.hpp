@@ -29,14 +29,23 @@ inline void softmax_backward(const float* p, float* dp, std::int64_t rows, std::
 
 }  // namespace detail
 
-/// Backward of ttt_attention at the same step. `d_out` [B*T, H*E] with rows `d_out_stride` apart;
-/// `dq` [B*T, H*E] is written, rows `dq_stride` apart. `dk[j]`, `dv[j]` [B, H, T, E] fp32 for j = 0
-/// .. step are added to: one slice per query head, so that heads never share memory; sum them over
-/// the group with reduce_kv_gradient once every step that used k_j and v_j has run.
+/// What the diagonal columns of one TTT step hand from the first part of the backward to the
+/// second: [B, H, T, step] each, the gradients of their scores and their probabilities.
+struct DiagonalColumns {
+    float* d_scores = nullptr;
+    float* probabilities = nullptr;
+};
+
+/// Backward of ttt_attention at the same step, but for the keys and values of the diagonal
+/// (ttt_attention_backward_diagonal). `d_out` [B*T, H*E] with rows `d_out_stride` apart; `dq`
+/// [B*T, H*E] is written, rows `dq_stride` apart. `dk`, `dv` [B, H, T, E] fp32, of step 0, are
+/// added to: one slice per query head, so that heads never share memory; sum them over the group
+/// with reduce_kv_gradient once every step has run. `diagonal` is written.
 template <class T, Device Dev>
 void ttt_attention_backward(const Dev& device, const TttAttention<T>& a, const float* log_sum,
                             const T* d_out, std::int64_t d_out_stride, T* dq,
-                            std::int64_t dq_stride, float* const* dk, float* const* dv) {
+                            std::int64_t dq_stride, float* dk, float* dv,
+                            DiagonalColumns diagonal) {
     device.for_each_row(a.batch * a.heads, [&](std::int64_t task) {
         const auto b = task / a.heads, h = task % a.heads;
         const auto width = a.head_dim, kv = a.kv_head(h) * width, first = b * a.tokens;
@@ -67,7 +76,7 @@ void ttt_attention_backward(const Dev& device, const TttAttention<T>& a, const f
                     s.dp[static_cast<std::size_t>(r * columns + end + j - 1)] = detail::dot_wide(
                         g + r * width, a.v[j] + (first + begin + r) * a.kv_stride + kv, width);
             device.matmul(Matmul<float, float>{Op::Transposed, Op::None, end, width, rows,
-                                               s.p.data(), columns, g, width, dv[0] + slice, width,
+                                               s.p.data(), columns, g, width, dv + slice, width,
                                                1.f, 1.f});
             detail::softmax_backward(s.p.data(), s.dp.data(), rows, columns, a.scale());
             device.matmul(Matmul<float, float>{Op::None, Op::None, rows, width, end, s.dp.data(),
@@ -75,24 +84,48 @@ void ttt_attention_backward(const Dev& device, const TttAttention<T>& a, const f
                                                0.f});
             device.matmul(Matmul<float, float>{Op::Transposed, Op::None, end, width, rows,
                                                s.dp.data(), columns, s.q.data() + begin * width,
-                                               width, dk[0] + slice, width, 1.f, 1.f});
+                                               width, dk + slice, width, 1.f, 1.f});
             for (std::int64_t r = 0; r < rows; ++r) {
-                const auto t = begin + r, row = first + t;
+                const auto row = first + begin + r;
+                const auto at = (task * a.tokens + begin + r) * a.step;
                 float* d_query = s.out.data() + r * width;
                 for (std::int64_t j = 1; j <= a.step; ++j) {
-                    const auto at = static_cast<std::size_t>(r * columns + end + j - 1);
-                    const float ds = s.dp[at], w = s.p[at];
+                    const auto column = static_cast<std::size_t>(r * columns + end + j - 1);
+                    const float ds = diagonal.d_scores[at + j - 1] = s.dp[column];
+                    diagonal.probabilities[at + j - 1] = s.p[column];
                     const T* k = a.k[j] + row * a.kv_stride + kv;
-                    float* d_key = dk[j] + slice + t * width;
-                    float* d_value = dv[j] + slice + t * width;
-                    for (std::int64_t e = 0; e < width; ++e) {
+                    for (std::int64_t e = 0; e < width; ++e)
                         d_query[e] += ds * static_cast<float>(k[e]);
-                        d_key[e] += ds * s.q[static_cast<std::size_t>(t * width + e)];
-                        d_value[e] += w * g[r * width + e];
-                    }
                 }
                 T* to = dq + row * dq_stride + h * width;
                 for (std::int64_t e = 0; e < width; ++e) to[e] = T(d_query[e]);
+            }
+        }
+    });
+}
+
+/// The rest of the backward: adds to `dk[j]`, `dv[j]` [B*T, G*E] fp32 for j = 1 .. step, over the
+/// query heads of each group in their order.
+template <class T, Device Dev>
+void ttt_attention_backward_diagonal(const Dev& device, const TttAttention<T>& a,
+                                     DiagonalColumns diagonal, const T* d_out,
+                                     std::int64_t d_out_stride, float* const* dk,
+                                     float* const* dv) {
+    device.for_each_row(a.batch * a.tokens, [&](std::int64_t row) {
+        const auto b = row / a.tokens, t = row % a.tokens, width = a.head_dim;
+        for (std::int64_t h = 0; h < a.heads; ++h) {
+            const T* q = a.q + row * a.q_stride + h * width;
+            const T* g = d_out + row * d_out_stride + h * width;
+            const auto at = ((b * a.heads + h) * a.tokens + t) * a.step;
+            const auto kv = (row * a.kv_heads + a.kv_head(h)) * width;
+            for (std::int64_t j = 1; j <= a.step; ++j) {
+                const float ds = diagonal.d_scores[at + j - 1],
+                            w = diagonal.probabilities[at + j - 1];
+                float *d_key = dk[j] + kv, *d_value = dv[j] + kv;
+                for (std::int64_t e = 0; e < width; ++e) {
+                    d_key[e] += ds * static_cast<float>(q[e]);
+                    d_value[e] += w * static_cast<float>(g[e]);
+                }
             }
         }
     });
