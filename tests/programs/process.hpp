@@ -48,6 +48,7 @@ public:
     }
 
     void signal(int number) const { ::kill(pid_, number); }
+    pid_t id() const { return pid_; }
 
     /// Until stdout holds `text`; throws when the process ends or a minute passes without it.
     void await(const std::string& text) {
