@@ -1,6 +1,8 @@
-// train_step [--shape S|M|tiny] [--tokens T] [--ttt K] [--steps N] [--supervised F]: times the
-// EAGLE3 training step (forward, backward, clip, AdamW) on random features, beside a GEMM roofline
-// over the step's own matrix shapes measured in the same run, and prints the memory the step adds.
+// train_step [--shape S|M|tiny] [--tokens T] [--ttt K] [--steps N] [--supervised F]
+// [--saves-in DIR] [--save-interval N]: times the EAGLE3 training step (forward, backward, clip,
+// AdamW) on random features, beside a GEMM roofline over the step's own matrix shapes measured in
+// the same run, and prints the memory the step adds; and how long training stands still for
+// checkpoints in DIR.
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
@@ -10,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "bench/saves.hpp"
 #include "bench/timing.hpp"
 #include "eyas/device/cpu.hpp"
 #include "eyas/model/eagle3.hpp"
@@ -152,6 +155,8 @@ void run(const bench::Arguments& a) {
     std::printf(
         "memory    %8.0f MB added by the step on top of weights, target head and optimizer\n",
         memory_mb("VmHWM:") - before);
+    if (!a.text("saves-in").empty())
+        bench::SaveRows(*model, batch, a.text("saves-in"), a.number("save-interval"), 4).run();
 }
 }  // namespace
 
@@ -163,7 +168,9 @@ int main(int argc, char** argv) {
               {"tokens", "512"},
               {"ttt", "7"},
               {"steps", "5"},
-              {"supervised", "1"}}});
+              {"supervised", "1"},
+              {"saves-in", ""},
+              {"save-interval", "5"}}});
     } catch (const std::exception& e) {
         std::fprintf(stderr, "train_step: %s\n", e.what());
         return 1;

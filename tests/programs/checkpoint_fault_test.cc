@@ -19,11 +19,13 @@ namespace {
 constexpr std::int64_t save_interval = 3, last_step = 600;
 
 std::vector<std::string> often_saved(const TinyJob& job, const std::string& out,
-                                     const std::vector<std::string>& more = {}) {
-    std::vector<std::string> words{
-        "--epochs",       "50", "--max-steps",     std::to_string(last_step),
-        "--log-interval", "1",  "--save-interval", std::to_string(save_interval),
-        "--keep",         "2"};
+                                     const std::vector<std::string>& more = {},
+                                     std::int64_t log_interval = 1) {
+    std::vector<std::string> words{"--epochs",        "50",
+                                   "--max-steps",     std::to_string(last_step),
+                                   "--log-interval",  std::to_string(log_interval),
+                                   "--save-interval", std::to_string(save_interval),
+                                   "--keep",          "2"};
     words.insert(words.end(), more.begin(), more.end());
     return job.train(out, job.colocated(), words);
 }
@@ -169,7 +171,7 @@ TEST_CASE("a disk that becomes full ends training with what to do; with room it 
     job.run(often_saved(job, "whole"));
     // Files may not grow past 20 kB from some step on: the weights fit, their optimizer's state
     // does not. A write past the limit fails as on a full disk where the signal for it is ignored.
-    const auto words = often_saved(job, "full", {"--log-interval", "50"});
+    const auto words = often_saved(job, "full", {}, 50);
     std::string command = "trap '' XFSZ; exec examples/cli/eyas";
     for (const auto& w : words) command += " '" + w + "'";
     const auto p = job.start({"-c", command}, {}, "/bin/sh");

@@ -66,6 +66,10 @@ struct MemoryPlan {
             remedy = "Weights and optimizer alone need " + megabytes(fixed) +
                      ": use a smaller draft or more memory";
         }
+        for (const auto& p : parts)
+            if (p.name.starts_with("checkpoint: "))
+                remedy += "; without async_checkpoints (--no-async-checkpoints) it is " +
+                          megabytes(p.bytes) + " less";
         throw ResourceError("the plan needs " + megabytes(total()) + ", the budget is " +
                                 megabytes(budget) + "\n" + text(),
                             "memory plan", remedy + "; half the rows save " + megabytes(grows / 2));
