@@ -126,7 +126,7 @@ public:
     /// Whether the refs of the next `batches` batches are known to be there, so that next() waits
     /// for no producer. A stream's are when somebody has read so far: false proves nothing.
     bool at_hand(std::int64_t batches) const {
-        return batches_ > 0 || feed_->has({0, position_.batch + batches - 1});
+        return feed_->has({position_.epoch, position_.batch + batches - 1});
     }
 
     LoaderPosition position() const { return position_; }

@@ -11,6 +11,7 @@
 #include "eyas/checkpoint/checkpoint.hpp"
 #include "eyas/checkpoint/snapshot.hpp"
 #include "eyas/collective/any_rank.hpp"
+#include "eyas/core/error.hpp"
 #include "eyas/trainer/activity.hpp"
 #include "eyas/trainer/batch_source.hpp"
 #include "eyas/trainer/options.hpp"
@@ -137,7 +138,7 @@ private:
     }
 
     void begin(const CheckpointContent& content, const CheckpointState& now, bool at_once) {
-        activity_.enter("copying the state for the checkpoint of step {}", now.step);
+        if (!at_once) activity_.enter("copying the state for the checkpoint of step {}", now.step);
         under_way_ = Saved{now.step, now.epoch, now.batch,
                            at_once ? "writing the checkpoint of step {}"
                                    : "waiting for the checkpoint of step {} to reach the disk"};
