@@ -4,13 +4,18 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <mutex>
+#include <stdexcept>
 
 namespace eyas::test {
+
+/// For what takes no time unless something is broken: a wait that ends, then, instead of the test.
+constexpr auto patience = std::chrono::seconds(60);
 
 /// What the disk does to this program: a test that includes this header has its fsync() and write()
 /// from here. As long as nobody holds a StoppedDisk or a FullDisk they do what the system does.
@@ -32,10 +37,11 @@ public:
         }
         changed_.notify_all();
     }
-    /// Until a thread waits for the disk, which was stopped.
+    /// Until a thread waits for the disk, which was stopped; throws when none ever does.
     void await_writer() {
         std::unique_lock lock(mutex_);
-        changed_.wait(lock, [&] { return waiting_ > 0; });
+        if (!changed_.wait_for(lock, patience, [&] { return waiting_ > 0; }))
+            throw std::runtime_error("nobody ever waited for the disk");
     }
     void leave_room(std::uint64_t bytes) {
         const std::lock_guard lock(mutex_);
@@ -47,8 +53,12 @@ public:
             std::unique_lock lock(mutex_);
             ++waiting_;
             changed_.notify_all();
-            changed_.wait(lock, [&] { return !stopped_; });
+            const bool goes = changed_.wait_for(lock, patience, [&] { return !stopped_; });
             --waiting_;
+            if (!goes) {
+                errno = EIO;
+                return -1;
+            }
         }
         return static_cast<int>(::syscall(SYS_fsync, fd));
     }

@@ -3,8 +3,11 @@
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
+#include <chrono>
 #include <csignal>
 #include <random>
+#include <stdexcept>
+#include <string>
 #include <thread>
 
 #include "eyas/trainer/trainer.hpp"
@@ -53,10 +56,14 @@ int train_in_child(const TrainerOptions& o, F in_child) {
     return status;
 }
 
-// Until it is in place; it may have been under way.
+// Until it is in place; it may have been under way. Throws when it does not come.
 void await_checkpoint(const std::filesystem::path& run_dir, std::int64_t step) {
-    while (!std::filesystem::exists(run_dir / ("checkpoint-" + std::to_string(step))))
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::minutes(1);
+    while (!std::filesystem::exists(run_dir / ("checkpoint-" + std::to_string(step)))) {
+        if (std::chrono::steady_clock::now() > deadline)
+            throw std::runtime_error("no checkpoint of step " + std::to_string(step));
         std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
 }
 
 std::string final_weights(const std::filesystem::path& run_dir) {

@@ -58,16 +58,22 @@ std::vector<std::string> names_in(const std::filesystem::path& dir) {
 }
 
 using Steps = std::vector<std::int64_t>;
+/// The steps that were acknowledged, but for the nothing that a run acknowledges when it begins.
 Steps acknowledged_in(const FakeLoader& loader) {
     Steps steps;
-    for (const auto& a : loader.acknowledged) steps.push_back(a.second);
+    for (const auto& a : loader.acknowledged)
+        if (a.second > 0) steps.push_back(a.second);
     return steps;
 }
 
-/// Waits until somebody in `activity` does what `text` says.
+/// Waits until somebody in `activity` does what `text` says; throws when nobody ever does.
 void await(const Activity& activity, const std::string& text) {
-    while (activity.seen().text() != text)
+    const auto deadline = std::chrono::steady_clock::now() + test::patience;
+    while (activity.seen().text() != text) {
+        if (std::chrono::steady_clock::now() > deadline)
+            throw std::runtime_error("nobody was ever " + text);
         std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
 }
 std::string waiting_for(std::int64_t step) {
     return "waiting for the checkpoint of step " + std::to_string(step) + " to reach the disk";
@@ -109,13 +115,13 @@ TEST_CASE("training goes on while the disk is slow, and nothing of later steps i
     callbacks.on_save = [&](const CheckpointRecord& c) {
         CHECK(std::filesystem::exists(c.path / "state.json"));
         saved.push_back(c.step);
-        CHECK(data.acknowledged.size() + 1 == saved.size());  // on_save, then the loader
+        CHECK(acknowledged_in(data).size() + 1 == saved.size());  // on_save, then the loader
     };
     callbacks.on_step = [&](const StepRecord& s) {
         if (s.step == 4) disk->await_writer();  // it is in the middle of the first file
         if (s.step == 5) {
             CHECK(saved.empty());
-            CHECK(data.acknowledged.empty());
+            CHECK(acknowledged_in(data).empty());
             CHECK(checkpoint_directories(slow.path()).empty());
         }
         if (s.step == 6) disk->go();  // the files of step 3 are made now
@@ -123,7 +129,7 @@ TEST_CASE("training goes on while the disk is slow, and nothing of later steps i
     const auto result = trainer.run(data, callbacks);
     CHECK(saved == Steps{3, 6, 8});
     CHECK(acknowledged_in(data) == saved);
-    CHECK(data.acknowledged[0].first.batch == 3);
+    CHECK(data.acknowledged[1].first.batch == 3);
     CHECK((files_in(slow.path()) == files_in(plain.path())));
     CHECK(names_in(slow.path()) ==
           std::vector<std::string>{"checkpoint-3", "checkpoint-6", "checkpoint-8"});
@@ -144,7 +150,9 @@ TEST_CASE("one checkpoint is under way; the next waits for it, which is told and
                                 std::call_once(first, [&] { told.set_value(stage); });
                             });
     const auto start = std::chrono::steady_clock::now();
-    CHECK(told.get_future().get() == waiting_for(1));
+    auto words = told.get_future();
+    REQUIRE(words.wait_for(test::patience) == std::future_status::ready);
+    CHECK(words.get() == waiting_for(1));
     const std::chrono::duration<double> stood = std::chrono::steady_clock::now() - start;
     disk.go();
     const auto result = trained.get();
@@ -232,7 +240,7 @@ TEST_CASE("a failure at the very end is thrown, too") {
                                            }}),
                     ResourceError);
     CHECK(trainer.step() >= 5);
-    CHECK(data.acknowledged.size() <= 1);
+    CHECK(acknowledged_in(data).size() <= 1);
 }
 
 namespace {
@@ -241,12 +249,12 @@ namespace {
 template <class Run>
 void fail_with_one_under_way(Trainer<FakeModel<F32>>& trainer, Run run) {
     StoppedDisk disk;
-    std::thread later([&] {
+    auto later = std::async(std::launch::async, [&] {
         await(trainer.activity(), waiting_for(4));
         disk.go();
     });
     run(disk);
-    later.join();
+    later.get();
     CHECK(trainer.step() >= 4);
 }
 }  // namespace
@@ -272,7 +280,7 @@ TEST_CASE("training that fails while a checkpoint is under way leaves that one w
     }
     CHECK(names_in(run.path()) == std::vector<std::string>{"checkpoint-4"});
     CHECK(latest_checkpoint(run.path()).report.empty());
-    CHECK(data.acknowledged.empty());
+    CHECK(acknowledged_in(data).empty());
     // The next one, in the same directory, goes on from it and acknowledges what it contains.
     FakeModel<F32> next;
     FakeLoader rest(10, 1);
@@ -286,19 +294,39 @@ TEST_CASE("training and the disk that fail together: training's error, and no ha
     FakeModel<F32> m;
     FakeLoader data(10, 1);
     Trainer trainer(m, options(run.path(), 4));
-    fail_with_one_under_way(trainer, [&](StoppedDisk& disk) {
-        std::optional<FullDisk> full;
+    std::optional<FullDisk> full;
+    const auto train = [&](StoppedDisk& disk, auto fail) {
         TrainerCallbacks callbacks;
-        callbacks.on_step = [&](const StepRecord& s) {
+        callbacks.on_step = [&, fail](const StepRecord& s) {
             if (s.step == 4) full.emplace(in_second_file);
             if (s.step != 5) return;
             disk.await_writer();
-            throw std::logic_error("of the caller");
+            fail();
         };
-        CHECK_THROWS_AS(trainer.run(data, callbacks), std::logic_error);
-    });
+        trainer.run(data, callbacks);
+    };
+    SECTION("one of ours tells what the disk did, too") {
+        fail_with_one_under_way(trainer, [&](StoppedDisk& disk) {
+            CHECK_THROWS_MATCHES(
+                train(disk, [] { throw DataError("is bad", "sample", "Leave it out"); }), DataError,
+                Catch::Predicate<DataError>(
+                    [](const DataError& e) {
+                        const std::string text = e.what();
+                        return text.starts_with("sample: is bad. Leave it out. ") &&
+                               text.find("checkpoint 4") != text.npos &&
+                               text.find("No space left") != text.npos;
+                    },
+                    "tells both"));
+        });
+    }
+    SECTION("the caller's own goes on as it is") {
+        fail_with_one_under_way(trainer, [&](StoppedDisk& disk) {
+            CHECK_THROWS_AS(train(disk, [] { throw std::logic_error("of the caller"); }),
+                            std::logic_error);
+        });
+    }
     CHECK(std::filesystem::is_empty(run.path()));
-    CHECK(data.acknowledged.empty());
+    CHECK(acknowledged_in(data).empty());
 }
 
 TEST_CASE("what on_save throws ends the run, and nothing of it is acknowledged") {
@@ -311,7 +339,7 @@ TEST_CASE("what on_save throws ends the run, and nothing of it is acknowledged")
             data,
             {.on_save = [](const CheckpointRecord&) { throw std::logic_error("of the caller"); }}),
         std::logic_error);
-    CHECK(data.acknowledged.empty());
+    CHECK(acknowledged_in(data).empty());
 }
 
 TEST_CASE("the best copy and the checkpoint that is under way do not disturb each other") {
@@ -379,7 +407,7 @@ TEST_CASE("two ranks settle a checkpoint at the same step, and a full disk ends 
         auto& data = loaders[r];
         TrainerCallbacks callbacks;
         callbacks.on_step = [&](const StepRecord& s) {
-            seen[r].push_back(static_cast<std::int64_t>(data.acknowledged.size()));
+            seen[r].push_back(static_cast<std::int64_t>(acknowledged_in(data).size()));
             if (r != 0) return;
             if (s.step == 4) stopped.emplace();
             if (s.step == 6) stopped->go();

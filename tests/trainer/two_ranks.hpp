@@ -1,8 +1,12 @@
 #pragma once
-#include <barrier>
+#include <chrono>
+#include <condition_variable>
 #include <cstddef>
+#include <cstdint>
 #include <exception>
+#include <mutex>
 #include <span>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
@@ -11,11 +15,34 @@
 
 namespace eyas::test {
 
+/// A barrier that throws where the others do not come within a minute.
+class Gate {
+public:
+    explicit Gate(int n) : n_(n) {}
+    void arrive_and_wait() {
+        std::unique_lock lock(mutex_);
+        const auto mine = passed_;
+        if (++arrived_ == n_) {
+            arrived_ = 0;
+            ++passed_;
+            all_.notify_all();
+        } else if (!all_.wait_for(lock, std::chrono::minutes(1), [&] { return passed_ != mine; })) {
+            throw std::runtime_error("the other rank does not come");
+        }
+    }
+
+private:
+    std::mutex mutex_;
+    std::condition_variable all_;
+    int n_, arrived_ = 0;
+    std::uint64_t passed_ = 0;
+};
+
 /// Two threads as two ranks: sums in rank order, so every rank gets the same bits.
 struct Group {
     explicit Group(int n) : world(n), gate(n), rows(static_cast<std::size_t>(n)) {}
     int world;
-    std::barrier<> gate;
+    Gate gate;
     std::vector<std::vector<double>> rows;
 };
 

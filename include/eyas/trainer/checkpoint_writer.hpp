@@ -36,25 +36,23 @@ public:
     CheckpointWriter(const TrainerOptions& options, C& collective, Activity& activity)
         : options_(options), collective_(collective), activity_(activity) {}
 
-    /// A run of the trainer. If it ends with a checkpoint under way, training has failed: that one
-    /// is written to its end, and good. Should this fail, too, the checkpoint before is the last,
-    /// and the training's own error is what is told.
-    class Run {
-    public:
-        explicit Run(CheckpointWriter& writer) : writer_(writer) {}
-        Run(const Run&) = delete;
-        Run& operator=(const Run&) = delete;
-        ~Run() { writer_.end(); }
-
-    private:
-        CheckpointWriter& writer_;
-    };
-
-    /// Takes the memory for copies of such content, where there will be any; starts seconds().
-    [[nodiscard]] Run open(const CheckpointContent& content) {
+    /// train(), a run of the trainer, with the memory taken for copies of such content, where there
+    /// will be any; starts seconds(). What train() throws goes on when the checkpoint under way, if
+    /// any, is written to its end, and good. Should this fail, too, the one before is the last, and
+    /// an Error says so at the end of its message; what is thrown of other types cannot.
+    template <class F>
+    TrainResult run(const CheckpointContent& content, F train) {
         seconds_ = 0;
         if (copies_checkpoints(options_) && collective_.is_root()) copy_.reserve(content);
-        return Run(*this);
+        try {
+            return train();
+        } catch (Error& e) {
+            if (const auto failure = end(); !failure.empty()) e.add(failure);
+            throw;
+        } catch (...) {
+            end();
+            throw;
+        }
     }
 
     /// Settles the checkpoint before and begins that of `content`, the last whole step's, whose
@@ -129,12 +127,19 @@ private:
         const char* stage;                // of settling it
     };
 
-    void end() noexcept {
-        if (!under_way_) return;
-        activity_.enter(under_way_->stage, under_way_->step);
-        under_way_.reset();
-        if (outcome_.valid()) outcome_.wait();
-        outcome_ = {};
+    /// Waits for what is under way and lets nobody hear of it but of its failure, which it
+    /// returns; "" for none.
+    std::string end() {
+        if (!under_way_) return "";
+        const auto saved = *std::exchange(under_way_, std::nullopt);
+        activity_.enter(saved.stage, saved.step);
+        try {
+            if (outcome_.valid()) outcome_.get();
+        } catch (const std::exception& e) {
+            return "checkpoint " + std::to_string(saved.step) +
+                   ", which was under way, could not be written: " + e.what();
+        }
+        return "";
     }
 
     void begin(const CheckpointContent& content, const CheckpointState& now, bool at_once) {

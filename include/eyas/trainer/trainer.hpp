@@ -55,8 +55,8 @@ public:
     /// from where the loader stands. When a checkpoint is durable (or at its time, where there is
     /// no run directory) the loader is told to acknowledge what it contains. Those before the last
     /// are written while training goes on (async_checkpoints); a failure of that ends the run at
-    /// the next step. All are durable, or their failure was thrown, before this returns; also
-    /// before it throws, when the one under way is written to its end.
+    /// the next step. All are durable, or their failure was thrown, before this returns. Before it
+    /// throws, the one under way is written to its end; if that fails, too, an Error tells both.
     /// A loader of unknown length (a stream) ends the run with its data, also where waiting for
     /// them was interrupted; the batches of a step that is not whole are untrained then and come
     /// again in a resumed run. When waiting fails (TransportError), a checkpoint is written first.
@@ -67,7 +67,32 @@ public:
     TrainResult run(L& loader, const TrainerCallbacks& callbacks = {}) {
         std::optional<RunLock> lock;
         if (!options_.run_dir.empty() && collective_.is_root()) lock.emplace(options_.run_dir);
-        const auto writing = writer_.open(content());  // ends before the lock does
+        return writer_.run(content(), [&] { return train(loader, callbacks); });
+    }
+
+    /// Ends run() after the step in progress, with a checkpoint. Any thread. For Ctrl-C, see
+    /// core/stop_signals.hpp: no signal handler may run on a thread that multiplies matrices.
+    void request_stop() noexcept { stop_.store(true); }
+
+    /// A checkpoint of the last whole step in another directory, which keeps that one: the best so
+    /// far, say. For callbacks; every rank calls it, rank 0 writes. Throws what writing throws.
+    void save_copy(const std::filesystem::path& directory) {
+        writer_.copy_to(directory, content(), state());
+    }
+
+    std::int64_t step() const { return step_; }             // optimizer steps done in all
+    const Activity& activity() const { return activity_; }  // for a Watchdog
+    M& model() { return model_; }
+    optimizer_type& optimizer() { return optimizer_; }
+
+private:
+    struct StepDone {
+        double loss, norm, rate;
+    };
+
+    /// run(), with the lock held.
+    template <class L>
+    TrainResult train(L& loader, const TrainerCallbacks& callbacks) {
         const auto plan = make_plan(options_, loader.batches_per_epoch());
         auto schedule_options = options_.schedule;
         schedule_options.total_steps = plan.total_steps;
@@ -117,26 +142,6 @@ public:
         result.checkpoint_seconds = writer_.seconds();
         return result;
     }
-
-    /// Ends run() after the step in progress, with a checkpoint. Any thread. For Ctrl-C, see
-    /// core/stop_signals.hpp: no signal handler may run on a thread that multiplies matrices.
-    void request_stop() noexcept { stop_.store(true); }
-
-    /// A checkpoint of the last whole step in another directory, which keeps that one: the best so
-    /// far, say. For callbacks; every rank calls it, rank 0 writes. Throws what writing throws.
-    void save_copy(const std::filesystem::path& directory) {
-        writer_.copy_to(directory, content(), state());
-    }
-
-    std::int64_t step() const { return step_; }             // optimizer steps done in all
-    const Activity& activity() const { return activity_; }  // for a Watchdog
-    M& model() { return model_; }
-    optimizer_type& optimizer() { return optimizer_; }
-
-private:
-    struct StepDone {
-        double loss, norm, rate;
-    };
 
     /// Every rank's answer to a rank whose data are short: all end before this step, and the
     /// loader stands where the last whole one left it.
