@@ -46,7 +46,7 @@ public:
     }
 
     /// Of the memory, 0 before there is any.
-    std::uint64_t bytes() const { return memory_.view().size_bytes(); }
+    std::uint64_t bytes() const { return memory_.empty() ? 0 : memory_.view().size_bytes(); }
 
 private:
     /// Bytes that go to the place `at` of the memory.
