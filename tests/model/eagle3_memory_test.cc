@@ -11,6 +11,7 @@
 #include <random>
 #include <string>
 
+#include "eyas/checkpoint/snapshot.hpp"
 #include "eyas/device/cpu.hpp"
 #include "eyas/device/precision.hpp"
 #include "eyas/model/eagle3.hpp"
@@ -143,7 +144,7 @@ TEMPLATE_TEST_CASE("the plan is what the process comes to hold, within 5 %", "",
         (void)warm.model.forward_backward(warm.batch(200), 1.f);
     }
     const auto planned = memory_plan<Eagle3<Cpu, TestType>>(Job<TestType>::config_of(width, vocab),
-                                                            options, tokens, 0);
+                                                            options, tokens, 0, true);
     const auto head = random_tensor({vocab, width}, 1);
     const double before = resident_bytes();
     auto job = std::make_unique<Job<TestType>>(width, vocab, options);
@@ -153,6 +154,9 @@ TEMPLATE_TEST_CASE("the plan is what the process comes to hold, within 5 %", "",
     const double inputs = static_cast<double>(4 * width * tokens * 4 + 2 * tokens * 8);
     (void)job->model.forward_backward(batch, 1.f);
     optimizer.step(1e-3);
+    CheckpointSnapshot snapshot;  // of a trainer that writes checkpoints while it trains
+    snapshot.reserve(
+        {job->model.parameters(), job->model.vocab_map(), job->model.config(), optimizer.state()});
     const double held = resident_bytes() - before - inputs;
     INFO("planned " << planned.total() << ", held " << held << "\n" << planned.text());
     CHECK(held == Approx(static_cast<double>(planned.total())).epsilon(0.05));
@@ -180,6 +184,11 @@ TEST_CASE("a budget that does not suffice is refused with what would help") {
         memory_plan<Eagle3<Cpu, F32>>(config, Eagle3Options{.ttt_length = 7}, 4096, 1'000'000);
     CHECK(plan.total() > 1'000'000);
     CHECK(plan.parts.back().name == "loader: ring");
+    const auto copying = memory_plan<Eagle3<Cpu, F32>>(config, Eagle3Options{.ttt_length = 7}, 4096,
+                                                       1'000'000, true);
+    CHECK(copying.total() > plan.total());
+    CHECK_THROWS_WITH(copying.require_within(plan.total()), Contains("async_checkpoints"));
+    CHECK_THROWS_WITH(plan.require_within(1000), !Contains("async_checkpoints"));
     CHECK(std::accumulate(plan.parts.begin(), plan.parts.end(), std::uint64_t{0},
                           [](std::uint64_t n, const ArenaPart& p) { return n + p.bytes; }) ==
           plan.total());
