@@ -1,6 +1,5 @@
 #pragma once
 #include <cstddef>
-#include <cstdint>
 #include <filesystem>
 #include <utility>
 #include <vector>
@@ -58,15 +57,6 @@ private:
 };
 
 }  // namespace detail
-
-/// save_checkpoint of a model and optimizer that live on a device.
-template <Device D>
-std::filesystem::path save_checkpoint(const D& device, const std::filesystem::path& run_dir,
-                                      const CheckpointContent& live, const CheckpointState& state,
-                                      std::int64_t keep = 0) {
-    const detail::ContentOnHost host(device, live);
-    return save_checkpoint(run_dir, host.content(), state, keep);
-}
 
 /// restore_checkpoint into a model and optimizer that live on a device.
 template <Device D>

@@ -25,7 +25,7 @@ constexpr std::int64_t head_tile_rows() {
     if constexpr (requires { Dev::head_tile_rows; })
         return Dev::head_tile_rows;
     else
-        return 256;
+        return 512;
 }
 }  // namespace detail
 

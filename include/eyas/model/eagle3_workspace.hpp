@@ -48,8 +48,8 @@ struct Eagle3Workspace {
                       [[maybe_unused]] std::int64_t rows) const {
         if constexpr (requires { device.threads(); }) {
             const auto& c = config;
-            const auto columns = rows + static_cast<std::int64_t>(activations.size());
-            const auto each = detail::AttentionScratch::bytes(rows, c.head_dim, columns);
+            const auto steps = static_cast<std::int64_t>(activations.size());
+            const auto each = detail::AttentionScratch::bytes(rows, c.head_dim, steps);
             parts.push_back(
                 {"attention, of all threads", static_cast<std::uint64_t>(each * device.threads())});
             if constexpr (std::same_as<T, float>) return;  // bfloat16 products widen both operands

@@ -27,6 +27,24 @@ void scatter_rows(const Dev& device, const T* from, const std::int64_t* index, T
         n, [=](std::int64_t r) { std::copy_n(from + r * width, width, to + index[r] * width); });
 }
 
+/// Columns [0, width) of n rows, `from_stride` apart, to rows that are `to_stride` apart.
+template <class T, Device Dev>
+void copy_columns(const Dev& device, const T* from, std::int64_t from_stride, T* to,
+                  std::int64_t to_stride, std::int64_t n, std::int64_t width) {
+    device.for_each_row(n, [=](std::int64_t r) {
+        std::copy_n(from + r * from_stride, width, to + r * to_stride);
+    });
+}
+
+/// to[r] = T(from[r]) for n rows of `width`; those of `to` are `stride` apart.
+template <class T, Device Dev>
+void round_rows(const Dev& device, const float* from, T* to, std::int64_t stride, std::int64_t n,
+                std::int64_t width) {
+    device.for_each_row(n, [=](std::int64_t r) {
+        for (std::int64_t j = 0; j < width; ++j) to[r * stride + j] = T(from[r * width + j]);
+    });
+}
+
 /// to[i] += from[i], rounded to T.
 template <class T, Device Dev>
 void add(const Dev& device, T* to, const T* from, std::int64_t n) {

@@ -23,8 +23,10 @@ struct AttentionTiles {
             return Tensor(dtype, {all * width}, device.memory());
         };
         scores_ = make(DType::F32, ld), product_ = make(DType::F32, a.head_dim);
-        diagonal_p_ = make(DType::F32, most_diagonals);
-        if (backward) dp_ = make(DType::F32, ld), diagonal_ds_ = make(DType::F32, most_diagonals);
+        if (backward)
+            dp_ = make(DType::F32, ld);
+        else
+            diagonal_ = make(DType::F32, most_diagonals);
         if constexpr (!std::same_as<T, float>) {
             p_ = make(dtype_of<T>, ld);
             if (backward) ds_ = make(dtype_of<T>, ld);
@@ -41,8 +43,7 @@ struct AttentionTiles {
     float* scores() { return scores_.template as<float>().data(); }
     float* dp() { return dp_.template as<float>().data(); }
     float* product() { return product_.template as<float>().data(); }
-    float* diagonal_p() { return diagonal_p_.template as<float>().data(); }
-    float* diagonal_ds() { return diagonal_ds_.template as<float>().data(); }
+    float* diagonal() { return diagonal_.template as<float>().data(); }
     T* p() { return either(scores_, p_); }
     T* ds() { return either(dp_, ds_); }
 
@@ -55,7 +56,7 @@ private:
         else
             return narrow.template as<T>().data();
     }
-    Tensor scores_, dp_, product_, diagonal_p_, diagonal_ds_, p_, ds_;
+    Tensor scores_, dp_, product_, diagonal_, p_, ds_;
 };
 
 /// The product `one` for every (batch, head), a batch of the products of all groups at a time.
@@ -125,10 +126,10 @@ void ttt_attention(const Dev& device, const TttAttention<T>& a, T* out, std::int
         detail::strip_scores(device, a, s, a.q, a.q_stride, a.k[0], tiles.scores());
         device.launch(s.tasks() * s.rows, detail::attention_threads,
                       detail::AttentionSoftmaxRow<T>{s, tiles.scores(), tiles.p(),
-                                                     tiles.diagonal_p(), log_sum});
+                                                     tiles.diagonal(), log_sum});
         detail::strip_product(device, a, s, tiles.p(), a.v[0], tiles.product());
         launch_cells(device, s.tasks() * s.rows, a.head_dim,
-                     detail::AttentionOutputCell<T>{s, tiles.product(), tiles.diagonal_p(), out,
+                     detail::AttentionOutputCell<T>{s, tiles.product(), tiles.diagonal(), out,
                                                     out_stride});
     }
 }
@@ -136,7 +137,8 @@ void ttt_attention(const Dev& device, const TttAttention<T>& a, T* out, std::int
 template <class T, BlockDevice Dev>
 void ttt_attention_backward(const Dev& device, const TttAttention<T>& a, const float* log_sum,
                             const T* d_out, std::int64_t d_out_stride, T* dq,
-                            std::int64_t dq_stride, float* const* dk, float* const* dv) {
+                            std::int64_t dq_stride, float* dk, float* dv,
+                            DiagonalColumns diagonal) {
     detail::AttentionTiles<T> tiles(device, a, true);
     for (std::int64_t begin = 0; begin < a.tokens; begin += tiles.rows) {
         const detail::AttentionStrip<T> s(a, begin, std::min(tiles.rows, a.tokens - begin),
@@ -144,25 +146,29 @@ void ttt_attention_backward(const Dev& device, const TttAttention<T>& a, const f
         detail::strip_scores(device, a, s, a.q, a.q_stride, a.k[0], tiles.scores());
         detail::strip_scores(device, a, s, d_out, d_out_stride, a.v[0], tiles.dp());
         device.launch(s.tasks() * s.rows, detail::attention_threads,
-                      detail::AttentionBackwardRow<T>{
-                          s, log_sum, d_out, d_out_stride, tiles.scores(), tiles.dp(), tiles.p(),
-                          tiles.ds(), tiles.diagonal_p(), tiles.diagonal_ds()});
-        detail::strip_gradient(device, s, tiles.p(), d_out, d_out_stride, dv[0]);
-        detail::strip_gradient(device, s, tiles.ds(), a.q, a.q_stride, dk[0]);
+                      detail::AttentionBackwardRow<T>{s, log_sum, d_out, d_out_stride,
+                                                      tiles.scores(), tiles.dp(), tiles.p(),
+                                                      tiles.ds(), diagonal});
+        detail::strip_gradient(device, s, tiles.p(), d_out, d_out_stride, dv);
+        detail::strip_gradient(device, s, tiles.ds(), a.q, a.q_stride, dk);
         detail::strip_product(device, a, s, tiles.ds(), a.k[0], tiles.product());
-        detail::AttentionGradientCell<T> cell{s,
-                                              d_out,
-                                              d_out_stride,
-                                              tiles.product(),
-                                              tiles.diagonal_p(),
-                                              tiles.diagonal_ds(),
-                                              dq,
-                                              dq_stride,
-                                              {},
-                                              {}};
-        for (std::int64_t j = 1; j <= a.step; ++j) cell.dk[j - 1] = dk[j], cell.dv[j - 1] = dv[j];
-        launch_cells(device, s.tasks() * s.rows, a.head_dim, cell);
+        launch_cells(device, s.tasks() * s.rows, a.head_dim,
+                     detail::AttentionGradientCell<T>{s, tiles.product(), diagonal.d_scores, dq,
+                                                      dq_stride});
     }
+}
+
+template <class T, BlockDevice Dev>
+void ttt_attention_backward_diagonal(const Dev& device, const TttAttention<T>& a,
+                                     DiagonalColumns diagonal, const T* d_out,
+                                     std::int64_t d_out_stride, float* const* dk,
+                                     float* const* dv) {
+    const auto width = a.kv_heads * a.head_dim;
+    detail::DiagonalGradientCell<T> cell{
+        a.tokens,   a.heads,      a.heads / a.kv_heads, a.head_dim, a.step, a.q, d_out,
+        a.q_stride, d_out_stride, width,                diagonal,   {},     {}};
+    for (std::int64_t j = 1; j <= a.step; ++j) cell.dk[j - 1] = dk[j], cell.dv[j - 1] = dv[j];
+    launch_cells(device, a.batch * a.tokens, width, cell);
 }
 
 template <class T, BlockDevice Dev>

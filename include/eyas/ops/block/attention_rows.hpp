@@ -5,7 +5,7 @@
 #include <limits>
 
 #include "eyas/device/block.hpp"
-#include "eyas/ops/attention.hpp"
+#include "eyas/ops/attention_backward.hpp"
 
 namespace eyas::detail {
 
@@ -170,7 +170,7 @@ struct AttentionOutputCell {
 
 /// Raw scores become probabilities again (p), and the gradients at the probabilities (dp) those at
 /// the raw scores (ds), rounded to T, which is the same memory where T is float; those of the
-/// diagonal stay fp32: diagonal_p, diagonal_ds [B*H, rows, 16].
+/// diagonal stay fp32.
 template <class T>
 struct AttentionBackwardRow {
     using Shared = Diagonals;
@@ -180,7 +180,7 @@ struct AttentionBackwardRow {
     std::int64_t d_out_stride;
     float *scores, *dp;
     T *p, *ds;
-    float *diagonal_p, *diagonal_ds;
+    DiagonalColumns diagonal;
 
     template <class B>
     EYAS_HD void operator()(B& block, Shared& shared) const {
@@ -213,37 +213,52 @@ struct AttentionBackwardRow {
                 ds[block.index() * s.ld + c] = T(g);
             }
             if (t >= s.step) return;
-            const auto i = block.index() * most_diagonals + t;
-            diagonal_p[i] = shared.dot[t];
-            diagonal_ds[i] = shared.dot[t] * (shared.other[t] - delta) * s.scale;
+            const auto i = (at.task * s.tokens + at.t) * s.step + t;
+            diagonal.probabilities[i] = shared.dot[t];
+            diagonal.d_scores[i] = shared.dot[t] * (shared.other[t] - delta) * s.scale;
         });
     }
 };
 
-/// dq = product + the diagonal's share; adds the diagonal's shares to dk[j], dv[j] [B, H, T, E].
+/// dq = product + the diagonal's share.
 template <class T>
 struct AttentionGradientCell {
     AttentionStrip<T> s;
-    const T* d_out;
-    std::int64_t d_out_stride;
-    const float *product, *diagonal_p, *diagonal_ds;
+    const float *product, *d_scores;  // d_scores [B, H, T, step]
     T* dq;
     std::int64_t dq_stride;
-    float *dk[most_diagonals], *dv[most_diagonals];  // of steps 1 .. step
 
     EYAS_HD void operator()(std::int64_t i, std::int64_t e) const {
         const auto at = s.place(i);
+        const float* ds = d_scores + (at.task * s.tokens + at.t) * s.step;
         float d = product[i * s.head_dim + e];
-        const float query = static_cast<float>(s.q[at.row * s.q_stride + at.head + e]);
-        const float g = static_cast<float>(d_out[at.row * d_out_stride + at.head + e]);
-        const auto slice = (at.task * s.tokens + at.t) * s.head_dim + e;
-        for (std::int64_t j = 0; j < s.step; ++j) {
-            const float ds = diagonal_ds[i * most_diagonals + j];
-            d += ds * static_cast<float>(s.k[j][at.row * s.kv_stride + at.kv + e]);
-            dk[j][slice] += ds * query;
-            dv[j][slice] += diagonal_p[i * most_diagonals + j] * g;
-        }
+        for (std::int64_t j = 0; j < s.step; ++j)
+            d += ds[j] * static_cast<float>(s.k[j][at.row * s.kv_stride + at.kv + e]);
         dq[at.row * dq_stride + at.head + e] = T(d);
+    }
+};
+
+/// What the diagonal's keys and values of one row and column [G*E] get from the heads of its group.
+template <class T>
+struct DiagonalGradientCell {
+    std::int64_t tokens, heads, members, head_dim, step;
+    const T *q, *d_out;
+    std::int64_t q_stride, d_out_stride, width;  // width: G*E
+    DiagonalColumns diagonal;
+    float *dk[most_diagonals], *dv[most_diagonals];  // of steps 1 .. step
+
+    EYAS_HD void operator()(std::int64_t row, std::int64_t column) const {
+        const auto b = row / tokens, t = row % tokens;
+        const auto g = column / head_dim, e = column % head_dim;
+        for (std::int64_t h = g * members; h < (g + 1) * members; ++h) {
+            const float query = static_cast<float>(q[row * q_stride + h * head_dim + e]);
+            const float out = static_cast<float>(d_out[row * d_out_stride + h * head_dim + e]);
+            const auto at = ((b * heads + h) * tokens + t) * step;
+            for (std::int64_t j = 0; j < step; ++j) {
+                dk[j][row * width + column] += diagonal.d_scores[at + j] * query;
+                dv[j][row * width + column] += diagonal.probabilities[at + j] * out;
+            }
+        }
     }
 };
 

@@ -26,7 +26,7 @@ EYAS_HD float row_top(B& block, const float* z, std::int64_t n) {
 
 /// The first place that holds `value`.
 template <class B>
-EYAS_HD std::int64_t first_of(B& block, const float* z, std::int64_t n, float value) {
+EYAS_HD std::int64_t row_first(B& block, const float* z, std::int64_t n, float value) {
     return block.template reduce<std::int64_t>(
         [&](int t) {
             for (std::int64_t j = t; j < n; j += block.threads())
@@ -58,7 +58,7 @@ struct VisitRow {
         const float* l = z + block.index() * count;
         TeacherRow& row = rows[block.index()];
         const float top = row_top(block, l, count);
-        const auto first = first_of(block, l, count, top);
+        const auto first = row_first(block, l, count, top);
         const float before = block.template reduce<float>([&](int) { return row.top; }, Larger{});
         const float all = top > before ? top : before;
         const float sum = block.template reduce<float>(
@@ -153,7 +153,7 @@ struct ScoreRow {
             },
             Larger{});
         DraftRow row;
-        row.best = first_of(block, l, width, top);
+        row.best = row_first(block, l, width, top);
         const auto first = sums<3>(block, [&](float* s, std::int64_t j) {
             const float shifted = l[j] - top, e = exp_fast(shifted);
             s[0] += p[j] * shifted, s[1] += p[j], s[2] += e;

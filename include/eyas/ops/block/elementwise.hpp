@@ -34,6 +34,16 @@ struct ScatterCell {
         to[index[r] * width + j] = from[r * width + j];
     }
 };
+template <class From, class To>
+struct CopyCell {
+    const From* from;
+    std::int64_t from_stride;
+    To* to;
+    std::int64_t to_stride;
+    EYAS_HD void operator()(std::int64_t r, std::int64_t j) const {
+        to[r * to_stride + j] = To(from[r * from_stride + j]);
+    }
+};
 struct ShiftLeft {
     const std::int64_t* in;
     std::int64_t* out;
@@ -164,6 +174,16 @@ template <class T, BlockDevice Dev>
 void scatter_rows(const Dev& device, const T* from, const std::int64_t* index, T* to,
                   std::int64_t n, std::int64_t width) {
     launch_cells(device, n, width, detail::ScatterCell<T>{from, index, to, width});
+}
+template <class T, BlockDevice Dev>
+void copy_columns(const Dev& device, const T* from, std::int64_t from_stride, T* to,
+                  std::int64_t to_stride, std::int64_t n, std::int64_t width) {
+    launch_cells(device, n, width, detail::CopyCell<T, T>{from, from_stride, to, to_stride});
+}
+template <class T, BlockDevice Dev>
+void round_rows(const Dev& device, const float* from, T* to, std::int64_t stride, std::int64_t n,
+                std::int64_t width) {
+    launch_cells(device, n, width, detail::CopyCell<float, T>{from, width, to, stride});
 }
 template <class T, BlockDevice Dev>
 void embedding(const Dev& device, const T* table, const std::int64_t* ids, T* out,
