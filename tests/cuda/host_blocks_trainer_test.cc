@@ -34,7 +34,7 @@ TEMPLATE_TEST_CASE("a run on a device with its own memory, killed and resumed", 
     Store<LocalFiles> files(local_files_options(parse_store_uri("file:" + features.string())));
     const auto manifest = scan_features(features);
 
-    TinyDraft<TestType, HostBlocks> a, b, c(99);
+    TinyDraft<TestType, HostBlocks> a, b, c(99, Activations::Recompute);
     Pipeline whole(files, manifest, *a.model, options(work.path() / "a", 0));
     const auto one = whole.run();
     CHECK(one.step == 9);

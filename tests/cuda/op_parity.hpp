@@ -8,6 +8,7 @@
 #include "eyas/device/cpu.hpp"
 #include "eyas/device/transfer.hpp"
 #include "eyas/model/concept.hpp"
+#include "eyas/ops/attention.hpp"
 #include "eyas/ops/attention_backward.hpp"
 #include "eyas/ops/distillation_rows.hpp"
 #include "eyas/ops/embedding.hpp"
@@ -129,6 +130,7 @@ Numbers rows_case(const D& d) {
     scatter_rows(d, table.data(), index.data(), b.data(), n, width);
     embedding(d, table.data(), ids.data(), c.data(), n, width);
     add(d, c.data(), b.data(), n * width);
+    copy_columns(d, table.data() + 3, width, b.data() + 1, width, n, width - 7);
     round_into(d, z.data(), e.data(), n * width);
     const Shape shape{n, width};
     convert_on(d, {reinterpret_cast<const std::byte*>(z.data()), DType::F32, shape},
@@ -263,10 +265,14 @@ Numbers attention_case(const D& d, std::int64_t tokens, std::int64_t steps,
                             width,  steps - 1, mask.data(), qkv.back().data(),
                             stride, k.data(),  v.data(),    stride};
     ttt_attention(d, a, out.data(), q_width, log_sum.data());
-    ttt_attention_backward(d, a, log_sum.data(), g.data(), q_width, dqkv.data(), stride, pk.data(),
-                           pv.data());
-    reduce_kv_gradient(d, a, pk.back(), dqkv.data() + q_width, stride);
-    reduce_kv_gradient(d, a, pv[0], dqkv.data() + q_width + groups * width, stride);
+    Values<float> d_scores(d, empty<float>(rows * heads * steps)),
+        probabilities(d, empty<float>(rows * heads * steps));
+    const DiagonalColumns diagonal{d_scores.data(), probabilities.data()};
+    ttt_attention_backward(d, a, log_sum.data(), g.data(), q_width, dqkv.data(), stride, pk[0],
+                           pv[0], diagonal);
+    ttt_attention_backward_diagonal(d, a, diagonal, g.data(), q_width, pk.data(), pv.data());
+    reduce_kv_gradient(d, a, pk[0], dqkv.data() + q_width, stride);
+    round_rows(d, pv.back(), dqkv.data() + q_width + groups * width, stride, rows, groups * width);
     Numbers all;
     out.add_to(all, d), dqkv.add_to(all, d);
     for (double l : log_sum.host(d)) all.push_back(std::isinf(l) ? 1e3 : l);

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "eyas/device/block.hpp"
+#include "eyas/ops/attention.hpp"
 #include "eyas/ops/attention_backward.hpp"
 #include "eyas/ops/block/attention_rows.hpp"
 
