@@ -10,8 +10,8 @@
 namespace eyas::cli {
 
 /// What training the draft on these samples will hold, with or without a copy of the state for
-/// checkpoints. Samples whose lengths are not known, as
-/// those of a stream, count as max_len, in bfloat16.
+/// checkpoints. Samples whose lengths are not known, as those of a stream, count as max_len, in
+/// bfloat16.
 inline MemoryPlan plan_training(const DraftArguments& draft, const ModelConfig& config,
                                 const LoaderOptions& loader, const Manifest& manifest,
                                 bool checkpoint_copy) {

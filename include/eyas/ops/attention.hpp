@@ -5,6 +5,8 @@
 #include <limits>
 
 #include "eyas/ops/attention_tile.hpp"
+#include "eyas/ops/exp.hpp"
+#include "eyas/ops/largest.hpp"
 
 namespace eyas {
 
@@ -66,7 +68,7 @@ void ttt_attention(const Dev& device, const TttAttention<T>& a, T* out, std::int
                    float* log_sum) {
     device.for_each_row(a.batch * a.heads, [&](std::int64_t task) {
         const auto b = task / a.heads, h = task % a.heads;
-        static thread_local detail::AttentionScratch s;
+        auto& s = detail::AttentionScratch::of_thread();
         detail::gather(a, b, h, s);
         for (std::int64_t begin = 0; begin < a.tokens;) {
             const auto tile = detail::attention_tile(a, begin);

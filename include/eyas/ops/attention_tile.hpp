@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "eyas/device/concept.hpp"
-#include "eyas/ops/exp.hpp"
 
 namespace eyas {
 
@@ -76,11 +75,18 @@ struct AttentionColumns {
 /// head) task needs, in one thread's memory.
 struct AttentionScratch {
     std::vector<float> q, k, v;  // [T, E]
+    std::vector<float> d_out;    // [T, E] the output's gradient; backward only
     std::vector<float> bias;     // [T] 0 where the attention mask is 1, else -infinity
     std::vector<float> out;      // [rows, E]
     AttentionColumns p, dp;
 
-    /// Bytes of it, and of the output's gradient beside it.
+    /// The calling thread's own.
+    static AttentionScratch& of_thread() {
+        static thread_local AttentionScratch scratch;
+        return scratch;
+    }
+
+    /// Of it, on one thread.
     static std::int64_t bytes(std::int64_t tokens, std::int64_t width, std::int64_t step) {
         return 4 * (4 * tokens * width + tokens + attention_rows * width +
                     2 * (AttentionColumns::key_numbers(tokens) + attention_rows * step));
