@@ -97,14 +97,14 @@ public:
         loader.acknowledge(position, saved.step);
     }
 
-    /// A checkpoint in another directory, which keeps that one; at once.
+    /// A checkpoint in another directory, which keeps that one; at once. Throws as settle() does.
     void copy_to(const std::filesystem::path& directory, const CheckpointContent& content,
                  const CheckpointState& now) {
         const Timer timer(seconds_);
-        if (collective_.is_root()) save_checkpoint(directory, content, now, 1);
+        root_does(now.step, directory, [&] { save_checkpoint(directory, content, now, 1); });
     }
 
-    /// That training stood still for checkpoints since open().
+    /// That training stood still for checkpoints in the run.
     double seconds() const { return seconds_; }
 
 private:
@@ -164,11 +164,19 @@ private:
     }
 
     void make_durable(std::int64_t step, TrainResult& result, const TrainerCallbacks& callbacks) {
+        root_does(step, options_.run_dir, [&] {
+            result.checkpoint = outcome_.get();
+            if (callbacks.on_save) callbacks.on_save({*result.checkpoint, step, ""});
+        });
+    }
+
+    /// What rank 0 does for all; every rank throws if it fails.
+    template <class F>
+    void root_does(std::int64_t step, const std::filesystem::path& directory, F save) {
         std::exception_ptr failure;
         if (collective_.is_root()) {
             try {
-                result.checkpoint = outcome_.get();
-                if (callbacks.on_save) callbacks.on_save({*result.checkpoint, step, ""});
+                save();
             } catch (...) {
                 failure = std::current_exception();
             }
@@ -176,7 +184,7 @@ private:
         if (!any_rank(collective_, failure != nullptr)) return;
         if (failure) std::rethrow_exception(failure);
         throw ResourceError("rank 0 could not write checkpoint " + std::to_string(step),
-                            options_.run_dir.string(), "See rank 0's message");
+                            directory.string(), "See rank 0's message");
     }
 
     const TrainerOptions& options_;

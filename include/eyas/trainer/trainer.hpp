@@ -75,7 +75,8 @@ public:
     void request_stop() noexcept { stop_.store(true); }
 
     /// A checkpoint of the last whole step in another directory, which keeps that one: the best so
-    /// far, say. For callbacks; every rank calls it, rank 0 writes. Throws what writing throws.
+    /// far, say. For callbacks; every rank calls it, rank 0 writes. Throws on every rank when
+    /// that fails: rank 0 what writing threw, the others ResourceError.
     void save_copy(const std::filesystem::path& directory) {
         writer_.copy_to(directory, content(), state());
     }
