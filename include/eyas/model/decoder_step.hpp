@@ -83,7 +83,8 @@ public:
         auto& s = steps[static_cast<std::size_t>(i)];
         const auto n = batch.rows(), d = c_.hidden_size, f = c_.intermediate_size;
         resize(s, n);
-        shift_left(batch.ids.data(), s.ids.data(), batch.batch, batch.tokens, i + 1, 0);
+        shift_left(batch.ids.data(), s.ids.data(), batch.document.data(), batch.batch, batch.tokens,
+                   i + 1, 0);
         input(p, embedding_table, hidden, s, n);
         linear(device_, input_.data(), 2 * d, p.value(p.qkv), s.qkv.data(), qkv_width(), n, 2 * d,
                qkv_width(), false, scratch_);
@@ -174,7 +175,8 @@ private:
                 qkv_width(),
                 keys_.data(),
                 values_.data(),
-                qkv_width()};
+                qkv_width(),
+                batch.document.data()};
     }
 
     void backward_mlp(Eagle3Parameters<T>& p, StepActivations<T>& s, std::int64_t n, T* dh) {

@@ -11,11 +11,11 @@
 namespace eyas {
 
 /// Shapes and views of EAGLE3's test-time-training attention at TTT step `step`.
-/// Row t attends to keys s <= t of step 0 whose attention mask is 1, and to its own key at each
-/// later step 1 .. step (the diagonal): T + step columns under one fp32 softmax. Sources: EAGLE-3
-/// (arXiv 2503.01840), SpecForge's cached attention. q [B*T, H*E] and out are rows of `q_stride` /
-/// `out_stride` elements; k and v are arrays of `step+1` pointers to [B*T, G*E] with rows
-/// `kv_stride` apart; query head h reads key/value head h*G/H.
+/// Row t attends to keys s <= t of step 0 in its document whose attention mask is 1, and to its own
+/// key at each later step 1 .. step (the diagonal): up to T + step columns under one fp32 softmax.
+/// Sources: EAGLE-3 (arXiv 2503.01840), SpecForge's cached attention. q [B*T, H*E] and out are rows
+/// of `q_stride` / `out_stride` elements; k and v are arrays of `step+1` pointers to [B*T, G*E]
+/// with rows `kv_stride` apart; query head h reads key/value head h*G/H.
 template <class T>
 struct TttAttention {
     std::int64_t batch = 0, tokens = 0, heads = 0, kv_heads = 0, head_dim = 0, step = 0;
@@ -25,6 +25,8 @@ struct TttAttention {
     const T* const* k = nullptr;
     const T* const* v = nullptr;
     std::int64_t kv_stride = 0;
+    const std::int64_t* document = nullptr;  // [B, T] first row of each row's document, ascending;
+                                             // null: one a row
 
     float scale() const { return 1.f / std::sqrt(static_cast<float>(head_dim)); }
     std::int64_t kv_head(std::int64_t h) const { return h / (heads / kv_heads); }
@@ -49,6 +51,26 @@ struct AttentionScratch {
         return 4 * (5 * tokens * width + 2 * attention_block * columns);
     }
 };
+
+/// Query rows [begin, end), at most 64 and all of one document, whose first row is `first`. They
+/// see keys [first, end) and nothing of another document is ever read for them.
+struct AttentionTile {
+    std::int64_t first = 0, begin = 0, end = 0;
+    std::int64_t rows() const { return end - begin; }
+    std::int64_t keys() const { return end - first; }
+};
+
+/// The tile of batch row b that starts at row `begin`.
+template <class T>
+AttentionTile attention_tile(const TttAttention<T>& a, std::int64_t b, std::int64_t begin) {
+    AttentionTile tile{0, begin, std::min(a.tokens, begin + attention_block)};
+    if (a.document) {
+        const auto* at = a.document + b * a.tokens;
+        tile.first = at[begin];
+        tile.end = std::upper_bound(at + begin, at + tile.end, tile.first) - at;
+    }
+    return tile;
+}
 
 template <class T>
 void gather_head(const T* from, std::int64_t stride, std::int64_t rows, std::int64_t width,
@@ -79,25 +101,25 @@ float rounded_to(float v) {
     return static_cast<float>(T(v));
 }
 
-/// Raw scores of query rows [begin, end) against keys [0, end), masked to -inf, then the diagonal
-/// columns: p [rows, columns], columns = end + step, row stride `columns`.
+/// Raw scores of a tile's query rows against its keys, masked to -inf, then the diagonal columns:
+/// p [rows, columns], columns = keys + step, row stride `columns`.
 template <class T, Device Dev>
 void attention_scores(const Dev& device, const TttAttention<T>& a, std::int64_t b, std::int64_t h,
-                      std::int64_t begin, std::int64_t end, AttentionScratch& s) {
-    const auto rows = end - begin, width = a.head_dim, columns = end + a.step;
-    device.matmul(Matmul<float, float>{Op::None, Op::Transposed, rows, end, width,
-                                       s.q.data() + begin * width, width, s.k.data(), width,
-                                       s.p.data(), columns, 1.f, 0.f});
+                      const AttentionTile& tile, AttentionScratch& s) {
+    const auto rows = tile.rows(), keys = tile.keys(), width = a.head_dim, columns = keys + a.step;
+    device.matmul(Matmul<float, float>{
+        Op::None, Op::Transposed, rows, keys, width, s.q.data() + tile.begin * width, width,
+        s.k.data() + tile.first * width, width, s.p.data(), columns, 1.f, 0.f});
     const auto kv = a.kv_head(h) * width;
+    const std::int64_t* mask = a.mask + b * a.tokens + tile.first;
     for (std::int64_t r = 0; r < rows; ++r) {
-        const auto t = begin + r, row = b * a.tokens + t;
+        const auto t = tile.begin + r, row = b * a.tokens + t;
         float* p = s.p.data() + r * columns;
-        for (std::int64_t c = 0; c < end; ++c)
-            p[c] = c <= t && a.mask[b * a.tokens + c]
-                       ? rounded_to<T>(rounded_to<T>(p[c]) * a.scale())
-                       : -std::numeric_limits<float>::infinity();
+        for (std::int64_t c = 0; c < keys; ++c)
+            p[c] = tile.first + c <= t && mask[c] ? rounded_to<T>(rounded_to<T>(p[c]) * a.scale())
+                                                  : -std::numeric_limits<float>::infinity();
         for (std::int64_t j = 1; j <= a.step; ++j)
-            p[end + j - 1] =
+            p[keys + j - 1] =
                 rounded_to<T>(rounded_to<T>(dot_wide(s.q.data() + t * width,
                                                      a.k[j] + row * a.kv_stride + kv, width)) *
                               a.scale());
@@ -127,7 +149,8 @@ float softmax_row(float* p, std::int64_t columns) {
 }  // namespace detail
 
 /// Forward. out [B*T, H*E] with rows `out_stride` apart; log_sum [B, H, T] is kept for the
-/// backward. Memory beyond the arguments: tiles of 64 query rows per thread, no [T, T] tensor.
+/// backward. Memory beyond the arguments: tiles of 64 query rows per thread, no [T, T] tensor. Time
+/// grows with the sum of the documents' squares.
 template <class T, Device Dev>
 void ttt_attention(const Dev& device, const TttAttention<T>& a, T* out, std::int64_t out_stride,
                    float* log_sum) {
@@ -142,24 +165,24 @@ void ttt_attention(const Dev& device, const TttAttention<T>& a, T* out, std::int
                             s.k.data());
         detail::gather_head(a.v[0] + first * a.kv_stride + kv, a.kv_stride, a.tokens, width,
                             s.v.data());
-        for (std::int64_t begin = 0; begin < a.tokens; begin += detail::attention_block) {
-            const auto end = std::min(a.tokens, begin + detail::attention_block);
-            const auto rows = end - begin, columns = end + a.step;
-            detail::attention_scores(device, a, b, h, begin, end, s);
+        for (std::int64_t begin = 0; begin < a.tokens;) {
+            const auto tile = detail::attention_tile(a, b, begin);
+            const auto rows = tile.rows(), keys = tile.keys(), columns = keys + a.step;
+            detail::attention_scores(device, a, b, h, tile, s);
             for (std::int64_t r = 0; r < rows; ++r) {
                 float* p = s.p.data() + r * columns;
                 log_sum[task * a.tokens + begin + r] = detail::softmax_row<T>(p, columns);
                 for (std::int64_t c = 0; c < columns; ++c) p[c] = detail::rounded_to<T>(p[c]);
             }
-            device.matmul(Matmul<float, float>{Op::None, Op::None, rows, width, end, s.p.data(),
-                                               columns, s.v.data(), width, s.out.data(), width, 1.f,
-                                               0.f});
+            device.matmul(Matmul<float, float>{Op::None, Op::None, rows, width, keys, s.p.data(),
+                                               columns, s.v.data() + tile.first * width, width,
+                                               s.out.data(), width, 1.f, 0.f});
             for (std::int64_t r = 0; r < rows; ++r) {
                 const auto row = first + begin + r;
                 T* to = out + row * out_stride + h * width;
                 float* o = s.out.data() + r * width;
                 for (std::int64_t j = 1; j <= a.step; ++j) {
-                    const float w = s.p[static_cast<std::size_t>(r * columns + end + j - 1)];
+                    const float w = s.p[static_cast<std::size_t>(r * columns + keys + j - 1)];
                     const T* v = a.v[j] + row * a.kv_stride + kv;
                     for (std::int64_t e = 0; e < width; ++e)
                         o[e] = detail::rounded_to<T>(
@@ -168,6 +191,7 @@ void ttt_attention(const Dev& device, const TttAttention<T>& a, T* out, std::int
                 }
                 for (std::int64_t e = 0; e < width; ++e) to[e] = T(o[e]);
             }
+            begin = tile.end;
         }
     });
 }

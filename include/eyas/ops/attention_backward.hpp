@@ -53,34 +53,36 @@ void ttt_attention_backward(const Dev& device, const TttAttention<T>& a, const f
         detail::gather_head(d_out + first * d_out_stride + h * width, d_out_stride, a.tokens, width,
                             d_o.data());
         const auto slice = task * a.tokens * width;
-        for (std::int64_t begin = 0; begin < a.tokens; begin += detail::attention_block) {
-            const auto end = std::min(a.tokens, begin + detail::attention_block);
-            const auto rows = end - begin, columns = end + a.step;
+        for (std::int64_t begin = 0; begin < a.tokens;) {
+            const auto tile = detail::attention_tile(a, b, begin);
+            const auto rows = tile.rows(), keys = tile.keys(), columns = keys + a.step;
+            const auto first_key = tile.first * width;
             const float* g = d_o.data() + begin * width;
-            detail::attention_scores(device, a, b, h, begin, end, s);
+            detail::attention_scores(device, a, b, h, tile, s);
             detail::probabilities_from(log_sum + task * a.tokens + begin, rows, columns,
                                        s.p.data());
-            device.matmul(Matmul<float, float>{Op::None, Op::Transposed, rows, end, width, g, width,
-                                               s.v.data(), width, s.dp.data(), columns, 1.f, 0.f});
+            device.matmul(Matmul<float, float>{Op::None, Op::Transposed, rows, keys, width, g,
+                                               width, s.v.data() + first_key, width, s.dp.data(),
+                                               columns, 1.f, 0.f});
             for (std::int64_t r = 0; r < rows; ++r)
                 for (std::int64_t j = 1; j <= a.step; ++j)
-                    s.dp[static_cast<std::size_t>(r * columns + end + j - 1)] = detail::dot_wide(
+                    s.dp[static_cast<std::size_t>(r * columns + keys + j - 1)] = detail::dot_wide(
                         g + r * width, a.v[j] + (first + begin + r) * a.kv_stride + kv, width);
-            device.matmul(Matmul<float, float>{Op::Transposed, Op::None, end, width, rows,
-                                               s.p.data(), columns, g, width, dv[0] + slice, width,
-                                               1.f, 1.f});
+            device.matmul(Matmul<float, float>{Op::Transposed, Op::None, keys, width, rows,
+                                               s.p.data(), columns, g, width,
+                                               dv[0] + slice + first_key, width, 1.f, 1.f});
             detail::softmax_backward(s.p.data(), s.dp.data(), rows, columns, a.scale());
-            device.matmul(Matmul<float, float>{Op::None, Op::None, rows, width, end, s.dp.data(),
-                                               columns, s.k.data(), width, s.out.data(), width, 1.f,
-                                               0.f});
-            device.matmul(Matmul<float, float>{Op::Transposed, Op::None, end, width, rows,
+            device.matmul(Matmul<float, float>{Op::None, Op::None, rows, width, keys, s.dp.data(),
+                                               columns, s.k.data() + first_key, width, s.out.data(),
+                                               width, 1.f, 0.f});
+            device.matmul(Matmul<float, float>{Op::Transposed, Op::None, keys, width, rows,
                                                s.dp.data(), columns, s.q.data() + begin * width,
-                                               width, dk[0] + slice, width, 1.f, 1.f});
+                                               width, dk[0] + slice + first_key, width, 1.f, 1.f});
             for (std::int64_t r = 0; r < rows; ++r) {
                 const auto t = begin + r, row = first + t;
                 float* d_query = s.out.data() + r * width;
                 for (std::int64_t j = 1; j <= a.step; ++j) {
-                    const auto at = static_cast<std::size_t>(r * columns + end + j - 1);
+                    const auto at = static_cast<std::size_t>(r * columns + keys + j - 1);
                     const float ds = s.dp[at], w = s.p[at];
                     const T* k = a.k[j] + row * a.kv_stride + kv;
                     float* d_key = dk[j] + slice + t * width;
@@ -94,6 +96,7 @@ void ttt_attention_backward(const Dev& device, const TttAttention<T>& a, const f
                 T* to = dq + row * dq_stride + h * width;
                 for (std::int64_t e = 0; e < width; ++e) to[e] = T(d_query[e]);
             }
+            begin = tile.end;
         }
     });
 }
