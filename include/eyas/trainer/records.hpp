@@ -19,9 +19,10 @@ struct LogRecord {
     double grad_norm = 0;                                 // of the last step, before clipping
     double tokens_per_second = 0;                         // real tokens, all ranks
     double supervised_tokens_per_second = 0;
-    double stall_percent = 0;  // share of the interval that this rank waited for batches
-    double seconds = 0;        // since run() began
-    double eta_seconds = 0;    // to last_step, at the pace of this run() so far
+    double padding_percent = 0;  // share of the batches' rows that hold no token
+    double stall_percent = 0;    // share of the interval that this rank waited for batches
+    double seconds = 0;          // since run() began
+    double eta_seconds = 0;      // to last_step, at the pace of this run() so far
 };
 
 /// After every optimizer step, for progress bars.

@@ -63,7 +63,7 @@ public:
     TrainResult run(L& loader, const TrainerCallbacks& callbacks = {}) {
         std::optional<RunLock> lock;
         if (!options_.run_dir.empty() && collective_.is_root()) lock.emplace(options_.run_dir);
-        const auto plan = make_plan(options_, loader.batches_per_epoch());
+        const auto plan = make_plan(options_, loader);
         auto schedule_options = options_.schedule;
         schedule_options.total_steps = plan.total_steps;
         const Schedule schedule(schedule_options);
