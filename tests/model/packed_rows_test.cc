@@ -172,11 +172,11 @@ struct Case {
     std::int64_t ttt_length;
     Activations activations;
 };
-/// Every loss, TTT length and way with activations.
-std::vector<Case> cases() {
+/// Every loss, at TTT lengths 1, 1 + `between`, … 7, and every way with activations.
+std::vector<Case> cases(std::int64_t between) {
     std::vector<Case> all;
     for (const auto loss : {LossType::CrossEntropy, LossType::LkAlpha, LossType::LkLambda})
-        for (std::int64_t k = 1; k <= 7; ++k)
+        for (std::int64_t k = 1; k <= 7; k += between)
             for (const auto a : {Activations::Keep, Activations::Recompute})
                 all.push_back({loss, k, a});
     return all;
@@ -189,11 +189,11 @@ struct Documents {
     std::int64_t longest = 0;
     Documents() {
         unsigned seed = 10;
-        for (const std::int64_t rows : {70, 9, 1, 23, 40, 7}) {
+        for (const std::int64_t rows : {70, 9, 1, 23}) {
             all.emplace_back(rows, ++seed);
             longest = std::max(longest, rows);
         }
-        packed = {{&all[0], &all[1], &all[2], &all[3]}, {&all[4], &all[5]}};
+        packed = {{&all[1], &all[0], &all[2]}, {&all[3]}};
         for (const auto& d : all) alone.push_back({&d});
     }
 };
@@ -202,8 +202,8 @@ struct Documents {
 TEMPLATE_TEST_CASE("packed documents compute what rows of their own compute", "", F32, Bf16) {
     const Documents d;
     // As many rows in all, so that means over them are of the same number.
-    const Owned packed(d.packed, 3 * d.longest, true), alone(d.alone, d.longest, false);
-    for (const auto& c : cases()) {
+    const Owned packed(d.packed, 2 * d.longest, true), alone(d.alone, d.longest, false);
+    for (const auto& c : cases(1)) {
         INFO("loss " << static_cast<int>(c.loss) << ", TTT length " << c.ttt_length);
         Draft<TestType> draft(c.loss, c.ttt_length, c.activations);
         Draft<F32> exact(c.loss, c.ttt_length, c.activations);
@@ -217,8 +217,8 @@ TEMPLATE_TEST_CASE("packed documents compute what rows of their own compute", ""
 TEMPLATE_TEST_CASE("a document among others has the loss and gradient that it has alone", "", F32,
                    Bf16) {
     const Documents d;
-    const auto tokens = 2 * 3 * d.longest;
-    for (const std::size_t which : {0u, 1u, 3u, 4u}) {
+    const auto tokens = 2 * 2 * d.longest;
+    for (const std::size_t which : {0u, 2u}) {
         // Of all documents this one is supervised; alone, it is padded to as many rows.
         std::vector<Document> others;
         others.reserve(d.all.size());
@@ -227,9 +227,8 @@ TEMPLATE_TEST_CASE("a document among others has the loss and gradient that it ha
         for (auto& row : rows)
             for (auto& x : row)
                 if (x != &d.all[which]) x = &others[static_cast<std::size_t>(x - d.all.data())];
-        const Owned packed(rows, 3 * d.longest, true), alone({{&d.all[which]}}, tokens, false);
-        for (const auto& c : cases()) {
-            if (c.activations == Activations::Recompute) continue;  // the same bits, as tested
+        const Owned packed(rows, 2 * d.longest, true), alone({{&d.all[which]}}, tokens, false);
+        for (const auto& c : cases(3)) {
             INFO("document " << which << ", loss " << static_cast<int>(c.loss) << ", TTT length "
                              << c.ttt_length);
             Draft<TestType> draft(c.loss, c.ttt_length, c.activations);
@@ -276,10 +275,10 @@ TEMPLATE_TEST_CASE("what an unsupervised document holds changes no bit of a step
     const Documents d;
     const auto before = d.all[3].unsupervised(), after = Document(23, 77).unsupervised();
     for (const std::size_t place : {0u, 1u, 2u}) {
-        Row one{&d.all[1], &d.all[4]}, other = one;
+        Row one{&d.all[1], &d.all[0]}, other = one;
         one.insert(one.begin() + static_cast<long>(place), &before);
         other.insert(other.begin() + static_cast<long>(place), &after);
-        const Owned a({one}, 80, true), b({other}, 80, true);
+        const Owned a({one}, 110, true), b({other}, 110, true);
         for (const auto loss : {LossType::CrossEntropy, LossType::LkLambda}) {
             Draft<TestType> draft(loss, 5, Activations::Keep);
             const auto x = run(draft, {{&a.batch}}), y = run(draft, {{&b.batch}});
@@ -295,10 +294,7 @@ TEMPLATE_TEST_CASE("what an unsupervised document holds changes no bit of a step
 TEST_CASE("the last row of a document has no teacher and no next token, supervised or not") {
     // What follows a document in its row must not be taken for its next token and state.
     const Documents d;
-    for (const std::size_t next : {1u, 4u}) {
-        const Owned packed({{&d.all[3], &d.all[next]}}, 140, true),
-            alone({{&d.all[3]}, {&d.all[next]}}, 70, false);
-        REQUIRE(packed.loss.as<std::int64_t>().size() == alone.loss.as<std::int64_t>().size());
+    for (const std::size_t next : {0u, 1u}) {
         auto supervised = Document(23, 14);
         supervised.loss.as<std::int64_t>()[22] = 1;
         const Owned p({{&supervised, &d.all[next]}}, 140, true),

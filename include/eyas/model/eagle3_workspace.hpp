@@ -46,8 +46,8 @@ struct Eagle3Workspace {
     template <class Plan>
     void plan_scratch(Plan& parts, const D& device, std::int64_t rows) const {
         const auto& c = config;
-        const auto columns = rows + static_cast<std::int64_t>(activations.size());
-        const auto each = detail::AttentionScratch::bytes(rows, c.head_dim, columns);
+        const auto steps = static_cast<std::int64_t>(activations.size());
+        const auto each = detail::AttentionScratch::bytes(rows, c.head_dim, steps);
         parts.push_back(
             {"attention, of all threads", static_cast<std::uint64_t>(each * device.threads())});
         if constexpr (!std::same_as<T, float>) {  // products widen both operands
