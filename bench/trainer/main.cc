@@ -1,8 +1,10 @@
 // trainer [--shape S|M|tiny] [--tokens T,T,…] [--ttt K] [--precision f32|bf16]
 //         [--activations keep|recompute] [--supervised F] [--steps N] [--stages 1]
+//         [--saves-in DIR] [--save-interval N]
 // Times the EAGLE3 training step (zero, forward, backward, clip, AdamW) on random features, beside
 // the same matrix products alone in the same run, and prints the memory the step adds; with
-// --stages 1 also where the time goes. A fraction F of the rows is in the loss.
+// --stages 1 also where the time goes, and with --saves-in how long training stands still for
+// checkpoints in DIR. A fraction F of the rows is in the loss.
 #include <cstdio>
 #include <cstring>
 #include <fstream>
@@ -11,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "bench/trainer/saves.hpp"
 #include "bench/trainer/shape.hpp"
 #include "bench/trainer/stages.hpp"
 #include "eyas/model/eagle3.hpp"
@@ -114,6 +117,8 @@ void run_tokens(const Arguments& a, std::int64_t T) {
                 flops / alone / 1e9, 100 * alone / t.median, memory_mb("VmHWM:") - before);
     if (a.number("stages") != 0)
         print_stages(s, clock, outside, model_seconds, static_cast<double>(steps));
+    if (!a.text("saves-in").empty())
+        SaveRows(*model, batch->batch, a.text("saves-in"), a.number("save-interval"), 4).run();
     std::fflush(stdout);
 }
 
@@ -143,7 +148,9 @@ int main(int argc, char** argv) {
               {"activations", "keep"},
               {"supervised", "1"},
               {"steps", "5"},
-              {"stages", "0"}}});
+              {"stages", "0"},
+              {"saves-in", ""},
+              {"save-interval", "5"}}});
     } catch (const std::exception& e) {
         std::fprintf(stderr, "trainer: %s\n", e.what());
         return 1;

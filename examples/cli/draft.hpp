@@ -58,11 +58,13 @@ struct DraftArguments {
     }
 
     /// Of training this draft on batches of up to `rows` rows.
-    MemoryPlan memory_plan(const ModelConfig& c, std::int64_t rows,
-                           std::uint64_t ring_bytes) const {
-        return precision == Bf16::name
-                   ? eyas::memory_plan<Eagle3<Cpu, Bf16>>(c, options(), rows, ring_bytes)
-                   : eyas::memory_plan<Eagle3<Cpu, F32>>(c, options(), rows, ring_bytes);
+    MemoryPlan memory_plan(const ModelConfig& c, std::int64_t rows, std::uint64_t ring_bytes,
+                           bool checkpoint_copy) const {
+        const auto plan = [&]<class P>(P) {
+            return eyas::memory_plan<Eagle3<Cpu, P>>(c, options(), rows, ring_bytes,
+                                                     checkpoint_copy);
+        };
+        return precision == Bf16::name ? plan(Bf16()) : plan(F32());
     }
 
     /// Builds the model in the precision asked for and calls f(model).

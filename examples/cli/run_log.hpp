@@ -43,7 +43,8 @@ public:
                         {"tokens_per_second", r.tokens_per_second},
                         {"padding_percent", r.padding_percent},
                         {"stall_percent", r.stall_percent},
-                        {"seconds", r.seconds}});
+                        {"seconds", r.seconds},
+                        {"checkpoint_seconds", r.checkpoint_seconds}});
         scalar("train/loss", r.step, r.loss);
         scalars("train/accuracy", r.step, r.accuracy);
         scalars("train/acceptance", r.step, r.acceptance);
@@ -52,6 +53,7 @@ public:
         scalar("speed/tokens_per_second", r.step, r.tokens_per_second);
         scalar("speed/padding_percent", r.step, r.padding_percent);
         scalar("speed/stall_percent", r.step, r.stall_percent);
+        scalar("speed/checkpoint_seconds", r.step, r.checkpoint_seconds);
     }
 
     /// `point`: evaluation_json() with a step.

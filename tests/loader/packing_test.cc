@@ -330,6 +330,8 @@ TEST_CASE("a followed stream is packed as the finished manifest, from any batch 
         Loader loader(s.store, stream, mine);
         CHECK(loader.batches_per_epoch() == 0);
         CHECK(loader.batches_in_epochs(1) == 0);
+        CHECK(loader.at_hand(1) == (threads > 1));  // the stream was read by then
+        CHECK_FALSE(loader.at_hand(1000));
         std::thread later([&] {
             if (threads > 1) return;  // they are there by then
             for (const auto& ref : s.manifest.refs) writer.append(ref);

@@ -26,6 +26,8 @@ public:
     /// The refs of the batch at p, all in `chosen`, when they are there. Ends waiting when `stop`
     /// is set.
     virtual Feed choose(LoaderPosition p, BatchRefs& chosen, const std::atomic<bool>& stop) = 0;
+    /// Whether choose() of the batch at p, and of those before, would wait for nobody.
+    virtual bool has(LoaderPosition p) = 0;
     /// Batches of one rank in an epoch, at least 1; 0 where only the end will tell.
     virtual std::int64_t batches_in(std::int64_t epoch) = 0;
 };
@@ -66,6 +68,7 @@ public:
         return Feed::Batch;
     }
 
+    bool has(LoaderPosition) override { return true; }
     std::int64_t batches_in(std::int64_t epoch) override {
         if (!options_.packed()) return batches_;
         const std::lock_guard lock(mutex_);
@@ -147,7 +150,7 @@ public:
         const auto world = options_.world;
         const auto first = p.batch * options_.batch_size;
         auto size = options_.batch_size;
-        switch (await_rows(static_cast<std::size_t>((first + size) * world), stop)) {
+        switch (await_rows(rows_up_to(p), stop)) {
             case FollowedStream::Await::Stopped:
                 return Feed::Stopped;
             case FollowedStream::Await::Interrupted:
@@ -165,9 +168,20 @@ public:
         return Feed::Batch;
     }
 
+    bool has(LoaderPosition p) override {
+        if (!options_.packed()) return stream_.size() >= rows_up_to(p);
+        const std::lock_guard lock(mutex_);
+        pack_what_came();
+        return packer_.closed().size() >= rows_up_to(p);
+    }
     std::int64_t batches_in(std::int64_t) override { return 0; }
 
 private:
+    // Of all ranks, to the end of the batch at p.
+    std::size_t rows_up_to(LoaderPosition p) const {
+        return static_cast<std::size_t>((p.batch + 1) * options_.batch_size * options_.world);
+    }
+
     /// As FollowedStream::await, of rows. Errors are thrown when the rows before are not enough.
     FollowedStream::Await await_rows(std::size_t count, const std::atomic<bool>& stop) {
         if (!options_.packed()) return stream_.await(count, stop);

@@ -36,7 +36,8 @@ struct Eagle3Workspace {
         for (auto& a : angles) a.lay_out(arena, rows, config.head_dim, part);
         if (config.fc_norm)
             arena.give(normed, rows * 3 * dt, part), arena.give(fc_rms, rows * 3, part);
-        if (!std::same_as<T, float>) arena.give(scratch, rows * std::max(d, 3 * dt), part);
+        if (!std::same_as<T, float>)
+            arena.give(scratch, rows * (config.fc_norm ? std::max(d, 3 * dt) : d), part);
         step.lay_out(arena, activations, rows);
         for (auto& g : head_gradients) arena.give(g, rows * d, "gradients of the heads");
         heads.lay_out(arena, rows);

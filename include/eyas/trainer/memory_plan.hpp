@@ -66,6 +66,10 @@ struct MemoryPlan {
             remedy = "Weights and optimizer alone need " + megabytes(fixed) +
                      ": use a smaller draft or more memory";
         }
+        for (const auto& p : parts)
+            if (p.name.starts_with("checkpoint: "))
+                remedy += "; without async_checkpoints (--no-async-checkpoints) it is " +
+                          megabytes(p.bytes) + " less";
         throw ResourceError("the plan needs " + megabytes(total()) + ", the budget is " +
                                 megabytes(budget) + "\n" + text(),
                             "memory plan", remedy + "; half the rows save " + megabytes(grows / 2));
@@ -73,14 +77,18 @@ struct MemoryPlan {
 };
 
 /// Plan of training a model of type M with AdamW on batches of up to `rows` rows (B*T), from a
-/// loader whose ring takes `ring_bytes`; made before anything is allocated. M offers
-/// memory_plan(config, options, rows) and parameter_count(config), as Eagle3 does.
+/// loader whose ring takes `ring_bytes`; made before anything is allocated. `checkpoint_copy`: by a
+/// trainer that writes checkpoints while it trains (copies_checkpoints(options), on rank 0). M
+/// offers memory_plan(config, options, rows) and parameter_count(config), as Eagle3 does.
 template <class M, class Options>
 MemoryPlan memory_plan(const ModelConfig& config, const Options& options, std::int64_t rows,
-                       std::uint64_t ring_bytes) {
+                       std::uint64_t ring_bytes, bool checkpoint_copy = false) {
     MemoryPlan plan{M::memory_plan(config, options, rows), rows};
     const auto trained = static_cast<std::uint64_t>(M::parameter_count(config));
     plan.parts.push_back({"optimizer: masters and moments", trained * 12});
+    if (checkpoint_copy)
+        plan.parts.push_back({"checkpoint: copy of weights and optimizer",
+                              trained * (12 + sizeof(typename M::PrecisionType::Element))});
     if (ring_bytes > 0) plan.parts.push_back({"loader: ring", ring_bytes});
     return plan;
 }

@@ -33,6 +33,18 @@ const Batch* next_batch(L& loader, bool open, std::int64_t step, Shortage& short
                         "Trainer::run", "Give loader and trainer the same epochs");
 }
 
+/// Whether the next `batches` batches may not have been made yet. Their number and a loader's word
+/// (its at_hand(), where it has one) decide; data of known length are there.
+template <BatchSource L>
+bool may_wait_for_data(const L& loader, bool open, std::int64_t batches) {
+    if constexpr (requires {
+                      { loader.at_hand(batches) } -> std::convertible_to<bool>;
+                  })
+        return open && !loader.at_hand(batches);
+    else
+        return open;
+}
+
 /// Why optimizer step `step` is not made: what these samples (none: another rank's) gave.
 [[noreturn]] inline void refuse_step(std::int64_t step, const std::string& what,
                                      const std::vector<std::string>& ids) {

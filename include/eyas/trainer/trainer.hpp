@@ -1,5 +1,4 @@
 #pragma once
-#include <array>
 #include <atomic>
 #include <cmath>
 #include <cstdint>
@@ -11,6 +10,7 @@
 
 #include "eyas/checkpoint/checkpoint.hpp"
 #include "eyas/checkpoint/run_lock.hpp"
+#include "eyas/collective/any_rank.hpp"
 #include "eyas/collective/collective.hpp"
 #include "eyas/loader/options.hpp"
 #include "eyas/model/concept.hpp"
@@ -19,6 +19,7 @@
 #include "eyas/optimizer/schedule.hpp"
 #include "eyas/trainer/activity.hpp"
 #include "eyas/trainer/batch_source.hpp"
+#include "eyas/trainer/checkpoint_writer.hpp"
 #include "eyas/trainer/identity.hpp"
 #include "eyas/trainer/log_window.hpp"
 #include "eyas/trainer/metric_totals.hpp"
@@ -51,8 +52,11 @@ public:
 
     /// Trains until max_steps or the end of the loader's epochs, or until request_stop(). Resumes
     /// first as options().resume says, and writes a checkpoint at the end. A later call goes on
-    /// from where the loader stands. After each checkpoint (or at its time, where there is no run
-    /// directory) the loader is told to acknowledge what it contains.
+    /// from where the loader stands. When a checkpoint is durable (or at its time, where there is
+    /// no run directory) the loader is told to acknowledge what it contains. Those before the last
+    /// are written while training goes on (async_checkpoints); a failure of that ends the run at
+    /// the next step. All are durable, or their failure was thrown, before this returns. Before it
+    /// throws, the one under way is written to its end; if that fails, too, an Error tells both.
     /// A loader of unknown length (a stream) ends the run with its data, also where waiting for
     /// them was interrupted; the batches of a step that is not whole are untrained then and come
     /// again in a resumed run. When waiting fails (TransportError), a checkpoint is written first.
@@ -63,6 +67,32 @@ public:
     TrainResult run(L& loader, const TrainerCallbacks& callbacks = {}) {
         std::optional<RunLock> lock;
         if (!options_.run_dir.empty() && collective_.is_root()) lock.emplace(options_.run_dir);
+        return writer_.run(content(), [&] { return train(loader, callbacks); });
+    }
+
+    /// Ends run() after the step in progress, with a checkpoint. Any thread. For Ctrl-C, see
+    /// core/stop_signals.hpp: no signal handler may run on a thread that multiplies matrices.
+    void request_stop() noexcept { stop_.store(true); }
+
+    /// A checkpoint of the last whole step in another directory, which keeps that one: the best so
+    /// far, say. For callbacks; every rank calls it, rank 0 writes. Throws what writing throws.
+    void save_copy(const std::filesystem::path& directory) {
+        writer_.copy_to(directory, content(), state());
+    }
+
+    std::int64_t step() const { return step_; }             // optimizer steps done in all
+    const Activity& activity() const { return activity_; }  // for a Watchdog
+    M& model() { return model_; }
+    optimizer_type& optimizer() { return optimizer_; }
+
+private:
+    struct StepDone {
+        double loss, norm, rate;
+    };
+
+    /// run(), with the lock held.
+    template <class L>
+    TrainResult train(L& loader, const TrainerCallbacks& callbacks) {
         const auto plan = make_plan(options_, loader);
         auto schedule_options = options_.schedule;
         schedule_options.total_steps = plan.total_steps;
@@ -84,6 +114,8 @@ public:
         bool stop = any_rank(stop_.exchange(false));
         bool saved = result.checkpoint.has_value();
         while (step_ < plan.last_step && !stop) {
+            writer_.look(detail::may_wait_for_data(loader, plan.open, options_.accumulation),
+                         loader, result, callbacks);
             const auto done = train_step(loader, schedule.rate(step_), plan.open, timed, shortage);
             if (!done) break;
             saved = false;
@@ -94,11 +126,12 @@ public:
                 result.last_log = log(loader, window, timed, *done, shown_last, callbacks);
             stop = any_rank(stop_.exchange(false));
             if (options_.save_interval > 0 && step_ % options_.save_interval == 0) {
-                save(loader, result, callbacks);
+                save(stop || step_ >= plan.last_step, loader, result, callbacks);
                 saved = true;
             }
         }
-        if (!saved && step_ > 0) save(loader, result, callbacks);
+        if (!saved && step_ > 0) save(true, loader, result, callbacks);
+        writer_.settle(loader, result, callbacks);
         if (shortage.error) std::rethrow_exception(shortage.error);
         stop = stop || shortage.interrupted;
         result.left_over = shortage.interrupted ? 0 : shortage.batches;
@@ -106,29 +139,9 @@ public:
         result.steps = step_ - first_step;
         result.stopped = stop && step_ < plan.last_step;
         result.seconds = window.seconds();
+        result.checkpoint_seconds = writer_.seconds();
         return result;
     }
-
-    /// Ends run() after the step in progress, with a checkpoint. Any thread. For Ctrl-C, see
-    /// core/stop_signals.hpp: no signal handler may run on a thread that multiplies matrices.
-    void request_stop() noexcept { stop_.store(true); }
-
-    /// A checkpoint of the last whole step in another directory, which keeps that one: the best so
-    /// far, say. For callbacks; every rank calls it, rank 0 writes. Throws what writing throws.
-    void save_copy(const std::filesystem::path& directory) {
-        const auto now = state();
-        if (collective_.is_root()) save_checkpoint(directory, content(), now, 1);
-    }
-
-    std::int64_t step() const { return step_; }             // optimizer steps done in all
-    const Activity& activity() const { return activity_; }  // for a Watchdog
-    M& model() { return model_; }
-    optimizer_type& optimizer() { return optimizer_; }
-
-private:
-    struct StepDone {
-        double loss, norm, rate;
-    };
 
     /// Every rank's answer to a rank whose data are short: all end before this step, and the
     /// loader stands where the last whole one left it.
@@ -190,6 +203,7 @@ private:
         r.epoch = loader.position().epoch;
         r.learning_rate = done.rate;
         r.grad_norm = done.norm;
+        r.checkpoint_seconds = writer_.seconds();
         r = window.record(over_ranks(interval_), over_ranks(timed), std::move(r),
                           loader.stall_seconds());
         interval_ = {};
@@ -205,14 +219,10 @@ private:
         return totals;
     }
 
-    /// A checkpoint of the last whole step, then the acknowledgement of what it contains. Rank 0
-    /// writes; a failure there is an error on every rank, and nothing is acknowledged.
+    /// A checkpoint of the last whole step, `last`: of the run.
     template <class L>
-    void save(L& loader, TrainResult& result, const TrainerCallbacks& callbacks) {
-        activity_.enter("writing a checkpoint");
-        if (!options_.run_dir.empty()) write_checkpoint(result, callbacks);
-        activity_.enter("acknowledging samples");
-        loader.acknowledge(done_in(loader), step_);
+    void save(bool last, L& loader, TrainResult& result, const TrainerCallbacks& callbacks) {
+        writer_.save(content(), state(), last, loader, result, callbacks);
     }
 
     template <class L>
@@ -235,24 +245,6 @@ private:
                 .optimizer_step = optimizer_.step_count(),
                 .metrics = over_ranks(interval_).to_json(),
                 .identity = identity_};
-    }
-
-    void write_checkpoint(TrainResult& result, const TrainerCallbacks& callbacks) {
-        const auto now = state();
-        std::exception_ptr failure;
-        if (collective_.is_root()) {
-            try {
-                result.checkpoint =
-                    save_checkpoint(options_.run_dir, content(), now, options_.keep_checkpoints);
-                if (callbacks.on_save) callbacks.on_save({*result.checkpoint, step_, ""});
-            } catch (...) {
-                failure = std::current_exception();
-            }
-        }
-        if (!any_rank(failure != nullptr)) return;
-        if (failure) std::rethrow_exception(failure);
-        throw ResourceError("rank 0 could not write checkpoint " + std::to_string(step_),
-                            options_.run_dir.string(), "See rank 0's message");
     }
 
     template <class L>
@@ -278,11 +270,7 @@ private:
     }
 
     /// Whether any rank says yes: the same answer everywhere.
-    bool any_rank(bool mine) {
-        std::array<float, 1> flag{mine ? 1.f : 0.f};
-        collective_.all_reduce(std::span<float>(flag));
-        return flag[0] > 0;
-    }
+    bool any_rank(bool mine) { return eyas::any_rank(collective_, mine); }
 
     M& model_;
     TrainerOptions options_;
@@ -295,6 +283,7 @@ private:
     bool started_ = false;
     std::atomic<bool> stop_{false};
     Activity activity_;
+    detail::CheckpointWriter<C> writer_{options_, collective_, activity_};
 };
 
 }  // namespace eyas
