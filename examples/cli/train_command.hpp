@@ -1,7 +1,10 @@
 #pragma once
+#include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <concepts>
 #include <optional>
+#include <type_traits>
 
 #include "best_checkpoint.hpp"
 #include "checkpoints.hpp"
@@ -105,7 +108,8 @@ private:
                         "optimizer steps in all; 0: until the epochs end")
             ->capture_default_str();
         app_.add_option("--epochs", t.epochs, "passes over the samples")->capture_default_str();
-        app_.add_option("--batch-size", options_.loader.batch_size, "samples a batch")
+        app_.add_option("--batch-size", options_.loader.batch_size,
+                        "samples a batch; with --pack-tokens, rows")
             ->capture_default_str();
         app_.add_option("--accumulation", t.accumulation, "batches an optimizer step")
             ->capture_default_str();
@@ -113,6 +117,11 @@ private:
         app_.add_flag("!--keep-last", options_.loader.drop_last,
                       "train on the short batch at the end of an epoch, too");
         app_.add_option("--max-len", options_.loader.max_len, "cut samples to so many tokens")
+            ->capture_default_str();
+        app_.add_option("--pack-tokens", options_.loader.pack_tokens,
+                        "put several samples into one row of up to so many tokens, where they see "
+                        "nothing of each other: less padding; samples longer than that are cut to "
+                        "it; 0: a sample a row")
             ->capture_default_str();
         app_.add_option("--lr", t.schedule.base_rate, "learning rate after warm-up")
             ->capture_default_str();
@@ -261,6 +270,7 @@ private:
                     count.c_str(), store_.uri.c_str(),
                     static_cast<double>(model.parameter_count()) / 1e6,
                     static_cast<long long>(draft_.model.ttt_length), draft_.precision.c_str());
+        say_packing(samples, pipeline.loader());
         std::fflush(stdout);
         // Now, not after an hour, it is told that there are no good held-out samples.
         if (!held_out_.empty()) with_held_out([](auto&) {});
@@ -327,14 +337,31 @@ private:
                 {"curve", curve_}};
     }
 
+    /// How samples lie in rows, where several share one.
+    template <class Samples, class L>
+    void say_packing(const Samples& samples, const L& loader) const {
+        const auto& o = options_.loader;
+        if (!o.packed()) return;
+        std::printf("packed into rows of up to %lld tokens", static_cast<long long>(o.pack_tokens));
+        if constexpr (std::same_as<std::remove_const_t<Samples>, Manifest>) {
+            const auto cut = std::ranges::count_if(samples.refs, [&](const SampleRef& ref) {
+                return ref.num_tokens > o.longest_sample();
+            });
+            std::printf(": %lld batches in the first epoch, %lld samples cut to %lld tokens",
+                        static_cast<long long>(loader.batches_per_epoch()),
+                        static_cast<long long>(cut), static_cast<long long>(o.longest_sample()));
+        }
+        std::printf("\n");
+    }
+
     static void print(const LogRecord& r) {
         std::printf(
             "step %lld/%s  loss %.4f  accuracy %s  acceptance %s  lr %.2e  norm %.2f  %.0f "
-            "tokens/s  stall %.1f %%  ETA %s\n",
+            "tokens/s  padding %.1f %%  stall %.1f %%  ETA %s\n",
             static_cast<long long>(r.step),
             r.last_step > 0 ? std::to_string(r.last_step).c_str() : "?", r.loss,
             rates_text(r.accuracy).c_str(), rates_text(r.acceptance).c_str(), r.learning_rate,
-            r.grad_norm, r.tokens_per_second, r.stall_percent,
+            r.grad_norm, r.tokens_per_second, r.padding_percent, r.stall_percent,
             r.last_step > 0 ? duration_text(r.eta_seconds).c_str() : "?");
         std::fflush(stdout);
     }
@@ -344,9 +371,7 @@ private:
     template <class F>
     void with_held_out(F&& f) {
         Store<LocalFiles> store(local_files_options(parse_store_uri("file:" + held_out_)));
-        auto loader_options = options_.loader;
-        loader_options.shuffle = loader_options.drop_last = false;
-        loader_options.acknowledgements = nullptr;
+        auto loader_options = held_out_options(options_.loader);
         loader_options.ring_bytes = 0;  // the option's were reckoned for the training samples
         Loader loader(store, scan_features(held_out_), loader_options);
         f(loader);

@@ -113,7 +113,8 @@ private:
         auto& s = steps[static_cast<std::size_t>(i)];
         const auto n = batch.rows(), d = c_.hidden_size;
         resize(s, n);
-        shift_left(batch.ids.data(), s.ids.data(), batch.batch, batch.tokens, i + 1, 0);
+        shift_left(batch.ids.data(), s.ids.data(), batch.document.data(), batch.batch, batch.tokens,
+                   i + 1, 0);
         input(p, embedding_table, hidden, s, n);
         linear(device_, input_.data(), 2 * d, p.value(p.qkv), s.qkv.data(), qkv_width(), n, 2 * d,
                qkv_width(), false, scratch_);
@@ -177,7 +178,8 @@ private:
                 qkv_width(),
                 keys_.data(),
                 values_.data(),
-                recomputes() ? 2 * kv_width() : qkv_width()};
+                recomputes() ? 2 * kv_width() : qkv_width(),
+                batch.document.data()};
     }
 
     void backward_mlp(Eagle3Parameters<T>& p, StepActivations<T>& s, std::int64_t n, T* dh) {

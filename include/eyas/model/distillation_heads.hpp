@@ -122,11 +122,11 @@ private:
         states_.resize(static_cast<std::size_t>(n * dt));
         teacher_.resize(static_cast<std::size_t>(n * w));
         const T* target = batch.target.data();
-        for (std::int64_t r = 0; r < n;
-             ++r) {  // the teacher of row q is state q+1; none past the end
-            const auto q = rows[r] % batch.tokens;
+        for (std::int64_t r = 0; r < n; ++r) {
+            // The teacher of row q of a document is its state q+1; none past the end.
+            const auto q = batch.in_document(rows[r]);
             T* to = states_.data() + r * dt;
-            if (q + 1 < batch.tokens)
+            if (!batch.ends_document(rows[r]))
                 std::copy_n(target + (rows[r] + 1) * dt, dt, to);
             else
                 std::fill_n(to, dt, T(0.f));
@@ -156,7 +156,7 @@ private:
                    shift = static_cast<std::int64_t>(k);
         used_.clear();
         for (std::size_t r = 0; r < kept_.size(); ++r)
-            if (kept_[r].row % batch.tokens >= shift) used_.push_back(r);
+            if (batch.in_document(kept_[r].row) >= shift) used_.push_back(r);
         const auto n = static_cast<std::int64_t>(used_.size());
         if (n == 0) return;
         for (auto* v : {&gathered_, &normed_}) v->resize(static_cast<std::size_t>(n * d));

@@ -15,23 +15,33 @@ namespace eyas {
 /// A batch checked against the model and brought into the form that the step reads. Its arrays
 /// lie in the model's arena.
 /// Shift rule: row p uses aux state p, the embedding of token p+1 and the teacher of position p+1;
-/// at TTT step i everything but the attention mask and the positions moves i further.
+/// at TTT step i everything but the attention mask and the positions moves i further. Nothing moves
+/// from one document of a row to another.
 template <class T>
 struct Eagle3Batch {
     std::int64_t batch = 0, tokens = 0;   // B, T
     ArenaArray<std::int64_t> ids;         // [B, T] input ids
     ArenaArray<std::int64_t> mask;        // [B, T] attention mask
+    ArenaArray<std::int64_t> document;    // [B, T] row of the first token of each row's document
     ArenaArray<std::int64_t> positions;   // [1 or 3, B, T]
     ArenaArray<std::int64_t> supervised;  // flat target rows b*T + q with loss mask 1, ascending
     ArenaArray<T> hidden;                 // [B*T, 3Dt]
     ArenaArray<T> target;                 // [B*T, Dt], unshifted
 
     std::int64_t rows() const { return batch * tokens; }
+    /// Of flat row b*T + t: how many rows of its document lie before it.
+    std::int64_t in_document(std::int64_t row) const {
+        return row % tokens - document[static_cast<std::size_t>(row)];
+    }
+    bool ends_document(std::int64_t row) const {
+        const auto r = static_cast<std::size_t>(row);
+        return row % tokens + 1 == tokens || document[r + 1] != document[r];
+    }
 
     /// Memory for up to n rows.
     void lay_out(Arena& arena, const ModelConfig& c, std::int64_t n) {
         constexpr const char* part = "batch";
-        for (auto* a : {&ids, &mask, &supervised}) arena.give(*a, n, part);
+        for (auto* a : {&ids, &mask, &document, &supervised}) arena.give(*a, n, part);
         arena.give(positions, 3 * n, part);
         arena.give(hidden, n * 3 * c.target_hidden_size, part);
         arena.give(target, n * c.target_hidden_size, part);
@@ -43,12 +53,16 @@ struct Eagle3Batch {
         tokens = b.tokens();
         copy(b.input_ids, ids);
         copy(b.attention_mask, mask);
+        if (b.document)
+            copy(*b.document, document);
+        else
+            document.assign(static_cast<std::size_t>(rows()), 0);
         if (b.position_ids) {
             copy(*b.position_ids, positions);
         } else {
             positions.resize(static_cast<std::size_t>(rows()));
             for (std::int64_t r = 0; r < rows(); ++r)
-                positions[static_cast<std::size_t>(r)] = r % tokens;
+                positions[static_cast<std::size_t>(r)] = in_document(r);
         }
         supervised.clear();
         const auto loss_mask = b.loss_mask.as<std::int64_t>();
@@ -81,9 +95,24 @@ struct Eagle3Batch {
         if (b.position_ids)
             range(b, "position_ids", *b.position_ids, c.max_position_embeddings,
                   "Raise max_position_embeddings in the draft config");
+        if (b.document) check_documents(b);
     }
 
 private:
+    /// Each row of a document names its first row: that of the row before, or itself.
+    static void check_documents(const Batch& b) {
+        const auto n = b.tokens();
+        expect(b, "document", *b.document, {b.batch_size(), n});
+        const auto starts = b.document->as<std::int64_t>();
+        for (std::int64_t r = 0; r < b.batch_size() * n; ++r) {
+            const auto at = static_cast<std::size_t>(r);
+            if (starts[at] != r % n && (r % n == 0 || starts[at] != starts[at - 1]))
+                throw DataError("document holds " + std::to_string(starts[at]) + " at row " +
+                                    std::to_string(r % n),
+                                name(b), "A document starts at its own row or goes on");
+        }
+    }
+
     static void copy(const TensorView& from, ArenaArray<std::int64_t>& to) {
         const auto v = from.as<std::int64_t>();
         to.resize(v.size());

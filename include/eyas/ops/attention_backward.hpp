@@ -117,7 +117,7 @@ void ttt_attention_backward(const Dev& device, const TttAttention<T>& a, const f
                             width, s.d_out);
         const auto slice = task * a.tokens * width;
         for (std::int64_t begin = 0; begin < a.tokens;) {
-            const auto tile = detail::attention_tile(a, begin);
+            const auto tile = detail::attention_tile(a, b, begin);
             const float* g = s.d_out.data() + begin * width;
             detail::attention_scores(device, a, b, h, tile, s);
             detail::probabilities_from(log_sum + task * a.tokens + begin, tile, a.step, s);

@@ -94,7 +94,7 @@ private:
     /// run(), with the lock held.
     template <class L>
     TrainResult train(L& loader, const TrainerCallbacks& callbacks) {
-        const auto plan = make_plan(options_, loader.batches_per_epoch());
+        const auto plan = make_plan(options_, loader);
         auto schedule_options = options_.schedule;
         schedule_options.total_steps = plan.total_steps;
         const Schedule schedule(schedule_options);
