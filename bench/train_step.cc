@@ -1,30 +1,23 @@
 // train_step [--shape S|M|tiny] [--tokens T] [--ttt K] [--steps N] [--supervised F]: times the
 // EAGLE3 training step (forward, backward, clip, AdamW) on random features, beside a GEMM roofline
 // over the step's own matrix shapes measured in the same run, and prints the memory the step adds.
-#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
-#include <map>
-#include <random>
+#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "bench/draft_job.hpp"
 #include "bench/timing.hpp"
-#include "eyas/device/cpu.hpp"
-#include "eyas/model/eagle3.hpp"
 #include "eyas/optimizer/adamw.hpp"
 #include "eyas/optimizer/clip.hpp"
 
 namespace {
 using namespace eyas;
 
-struct BenchShape {
-    std::int64_t D, F, H, G, V, W;
-};
-const std::map<std::string, BenchShape> shapes{{"S", {576, 1536, 9, 3, 49152, 8192}},
-                                               {"M", {2048, 8192, 32, 8, 128256, 32000}},
-                                               {"tiny", {64, 128, 4, 2, 512, 128}}};
+using bench::BenchShape;
 
 /// Resident memory in MB: "VmRSS" now, "VmHWM" at its highest.
 double memory_mb(const char* key) {
@@ -73,61 +66,21 @@ double gemm_seconds(const BenchShape& s, std::int64_t T, double K) {
     return total;
 }
 
-Tensor random_tensor(const Shape& shape, unsigned seed) {
-    Tensor t(DType::F32, shape);
-    std::mt19937 random(seed);
-    std::uniform_real_distribution<float> uniform(-1.f, 1.f);
-    for (float& v : t.as<float>()) v = uniform(random);
-    return t;
-}
-
-VocabMap first_tokens(std::int64_t V, std::int64_t W) {
-    VocabMap m;
-    m.d2t.assign(static_cast<std::size_t>(W), 0);
-    m.t2d.assign(static_cast<std::size_t>(V), 0);
-    std::fill_n(m.t2d.begin(), W, 1);
-    return m;
-}
-
 void run(const bench::Arguments& a) {
-    const auto& s = shapes.at(a.text("shape"));
+    const auto& s = bench::shapes.at(a.text("shape"));
     const std::int64_t T = a.number("tokens"), ttt = a.number("ttt");
     const double K = static_cast<double>(ttt);
     const double gemm = gemm_seconds(s, T, K), flops = step_flops(s, static_cast<double>(T), K);
 
-    const auto config = parse_model_config(Json{{"hidden_size", s.D},
-                                                {"intermediate_size", s.F},
-                                                {"num_attention_heads", s.H},
-                                                {"num_key_value_heads", s.G},
-                                                {"vocab_size", s.V},
-                                                {"draft_vocab_size", s.W},
-                                                {"max_position_embeddings", T + 64}},
-                                           "bench");
-    Eagle3Options options;
-    options.ttt_length = ttt;
     std::unique_ptr<Eagle3<Cpu, F32>> model;
-    Tensor target(DType::F32, {1, T, s.D});
+    std::optional<bench::DraftBatch> sample;
     {
-        const auto head = random_tensor({s.V, s.D}, 1);
-        model = std::make_unique<Eagle3<Cpu, F32>>(config, options, first_tokens(s.V, s.W),
-                                                   FrozenTarget{head, head}, 1);
-        // Teacher states are head rows of draft tokens, whose own logit is by far the largest: so
-        // every row's arg-max has a draft id and is in the loss.
-        for (std::int64_t t = 0; t < T; ++t)
-            std::copy_n(head.as<float>().data() + (t * 31 % s.W) * s.D, s.D,
-                        target.as<float>().data() + t * s.D);
+        const auto head = bench::random_tensor({s.V, s.D}, 1);
+        model = bench::make_draft(s, T, ttt, head);
+        sample.emplace(s, T, a.real("supervised"), head, 2);
     }
     AdamW<Cpu> optimizer(model->device(), model->parameters(), AdamWOptions{});
-    auto hidden = random_tensor({1, T, 3 * s.D}, 2);
-    auto ids = Tensor::zeros(DType::I64, {1, T}), ones = Tensor::zeros(DType::I64, {1, T}),
-         mask = Tensor::zeros(DType::I64, {1, T});
-    std::ranges::fill(ones.as<std::int64_t>(), 1);
-    for (std::int64_t t = 0; t < T; ++t) {
-        ids.as<std::int64_t>()[static_cast<std::size_t>(t)] = (t * 7919) % s.V;
-        mask.as<std::int64_t>()[static_cast<std::size_t>(t)] =
-            static_cast<double>(t) < a.real("supervised") * static_cast<double>(T);
-    }
-    const Batch batch{ids, ones, mask, hidden, target, {}, {"bench"}};
+    const auto batch = sample->view();
 
     const double before = memory_mb("VmRSS:");
     double accepted = 0;

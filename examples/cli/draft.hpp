@@ -2,6 +2,7 @@
 #include <CLI/CLI.hpp>
 #include <optional>
 #include <string>
+#include <type_traits>
 
 #include "eyas/device/cpu.hpp"
 #include "eyas/format/hf_weights.hpp"
@@ -57,12 +58,14 @@ struct DraftArguments {
         return map;
     }
 
-    /// Of training this draft on batches of up to `rows` rows.
-    MemoryPlan memory_plan(const ModelConfig& c, std::int64_t rows,
-                           std::uint64_t ring_bytes) const {
-        return precision == Bf16::name
-                   ? eyas::memory_plan<Eagle3<Cpu, Bf16>>(c, options(), rows, ring_bytes)
-                   : eyas::memory_plan<Eagle3<Cpu, F32>>(c, options(), rows, ring_bytes);
+    /// Of training this draft on batches of up to `rows` rows, as rank `rank` of `world`.
+    MemoryPlan memory_plan(const ModelConfig& c, std::int64_t rows, std::uint64_t ring_bytes,
+                           std::int64_t rank, std::int64_t world) const {
+        const auto of = [&]<class Model>(std::type_identity<Model>) {
+            return eyas::memory_plan<Model>(c, options(), rows, ring_bytes, rank, world);
+        };
+        return precision == Bf16::name ? of(std::type_identity<Eagle3<Cpu, Bf16>>())
+                                       : of(std::type_identity<Eagle3<Cpu, F32>>());
     }
 
     /// Builds the model in the precision asked for and calls f(model).

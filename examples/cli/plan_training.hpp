@@ -24,7 +24,8 @@ inline MemoryPlan plan_training(const DraftArguments& draft, const ModelConfig& 
     const auto slots = static_cast<std::uint64_t>(loader.prefetch) + 1;
     return draft.memory_plan(
         config, loader.batch_size * tokens,
-        loader.ring_bytes > 0 ? static_cast<std::uint64_t>(loader.ring_bytes) : batch * slots);
+        loader.ring_bytes > 0 ? static_cast<std::uint64_t>(loader.ring_bytes) : batch * slots,
+        loader.rank, loader.world);
 }
 
 }  // namespace eyas::cli

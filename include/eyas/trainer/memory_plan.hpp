@@ -74,13 +74,18 @@ struct MemoryPlan {
 
 /// Plan of training a model of type M with AdamW on batches of up to `rows` rows (B*T), from a
 /// loader whose ring takes `ring_bytes`; made before anything is allocated. M offers
-/// memory_plan(config, options, rows) and parameter_count(config), as Eagle3 does.
+/// memory_plan(config, options, rows) and parameter_count(config), as Eagle3 does. Of several ranks
+/// each keeps its share of the optimizer's state, and rank 0 has all of it while it writes a
+/// checkpoint.
 template <class M, class Options>
 MemoryPlan memory_plan(const ModelConfig& config, const Options& options, std::int64_t rows,
-                       std::uint64_t ring_bytes) {
+                       std::uint64_t ring_bytes, std::int64_t rank = 0, std::int64_t world = 1) {
     MemoryPlan plan{M::memory_plan(config, options, rows), rows};
     const auto trained = static_cast<std::uint64_t>(M::parameter_count(config));
-    plan.parts.push_back({"optimizer: masters and moments", trained * 12});
+    const auto ranks = static_cast<std::uint64_t>(world);
+    plan.parts.push_back({"optimizer: masters and moments", (trained * 12 + ranks - 1) / ranks});
+    if (world > 1 && rank == 0)
+        plan.parts.push_back({"checkpoint: all ranks' masters and moments", trained * 12});
     if (ring_bytes > 0) plan.parts.push_back({"loader: ring", ring_bytes});
     return plan;
 }
