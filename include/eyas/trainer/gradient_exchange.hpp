@@ -15,7 +15,7 @@ namespace eyas::detail {
 /// Joins the gradients of all ranks and spreads the updated parameters, bucket by bucket, on a
 /// thread of its own: a bucket's gradients are reduced as soon as they are final, while the model
 /// computes the others; a bucket's values are gathered while the optimizer updates the next.
-/// Between begin() and the end of finish(), and within update(), that thread alone uses the
+/// From forward_backward() to the end of finish(), and in update(), that thread alone uses the
 /// collective. One thread drives it. In a world of one it does nothing and has no thread.
 ///
 /// All ranks make the same calls, and their models tell of final gradients in the same order.
@@ -49,14 +49,16 @@ public:
         GradientExchange& exchange_;
     };
 
-    /// Before the last forward_backward of a step: no gradient is final yet.
-    void begin() {
+    /// The model's, of the last batch of a step: what it adds to the gradients completes them.
+    template <DraftModel M>
+    decltype(auto) forward_backward(M& model, const Batch& batch, float scale) {
         is_final_.assign(shards_.parameters().size(), false);
         missing_.clear();
         for (const auto& b : shards_.buckets()) missing_.push_back(b.pieces.size());
+        if constexpr (TellsFinalGradients<M>)
+            if (shards_.shared()) return model.forward_backward(batch, scale, on_final_);
+        return model.forward_backward(batch, scale);
     }
-    /// What the model tells.
-    const GradientIsFinal& on_final() const { return on_final_; }
 
     /// Of the gradients summed over ranks: the norm of them all, and whether any rank said `bad`.
     /// The same everywhere, and the same bits whenever the gradients are.

@@ -54,27 +54,32 @@ inline std::int64_t samples_per_round(const Json& identity, const std::string& w
 /// What of an identity does not depend on how many ranks share the work: instead of the numbers of
 /// one rank, samples per optimizer step and per epoch.
 inline Json shared_identity(Json identity, const std::string& where) {
-    const auto round = samples_per_round(identity, where);
-    for (const auto& [mine, all] : {std::pair{"accumulation", "samples_per_step"},
-                                    {"batches_per_epoch", "samples_per_epoch"}}) {
-        // A double, so that a hostile number does not overflow: exact for any true one.
-        identity[all] = static_cast<double>(required<std::int64_t>(identity, mine, where)) *
-                        static_cast<double>(round);
+    // Doubles, so that hostile numbers do not overflow: exact for any true one.
+    const auto round = static_cast<double>(samples_per_round(identity, where));
+    const auto of_all = [&](const char* mine, const char* all) {
+        const auto n = required<std::int64_t>(identity, mine, where);
         identity.erase(mine);
-    }
+        identity[all] = static_cast<double>(n) * round;
+    };
+    of_all("accumulation", "samples_per_step");
+    of_all("batches_per_epoch", "samples_per_epoch");
     identity.erase("world_size");
-    if (identity.value("run", Json()).is_object() &&
-        identity["run"].value("data", Json()).is_object())
-        identity["run"]["data"].erase("batch_size");
+    auto& run = identity["run"];
+    if (run.is_object() && run.contains("data") && run["data"].is_object())
+        run["data"].erase("batch_size");
     return identity;
+}
+
+inline bool of_same_world(const Json& saved, const Json& mine) {
+    return !saved.is_object() || saved.value("world_size", Json()) == mine.at("world_size");
 }
 
 /// The identity that a checkpoint must have so that the run `mine` may go on from it. In a world of
 /// the same size, `mine`. In another one, whatever the checkpoint has, if both agree in all but the
 /// ranks, their batch size and accumulation, and take as many samples in a step and in an epoch.
-/// Throws ContractError that names what differs.
+/// Throws ContractError that names what differs, DataError where an identity is none.
 inline Json identity_to_resume(const Json& saved, const Json& mine, const std::string& where) {
-    if (saved.value("world_size", Json()) == mine.at("world_size")) return mine;
+    if (of_same_world(saved, mine)) return mine;
     if (const auto d =
             first_difference(shared_identity(saved, where), shared_identity(mine, where)))
         throw ContractError(
@@ -85,13 +90,12 @@ inline Json identity_to_resume(const Json& saved, const Json& mine, const std::s
     return saved;
 }
 
-/// Where rank's loader goes on in the run `mine` after a checkpoint: a step takes the next samples
-/// of the epoch's order whatever the number of ranks, so what counts is how many were taken. Throws
-/// ContractError where that is no whole number of batches.
+/// Where each rank's loader goes on in the run `mine` after a checkpoint. A step takes the next
+/// samples of the epoch's order, whatever the number of ranks; so what counts is how many were
+/// taken. Throws ContractError where that is no whole number of batches.
 inline LoaderPosition position_to_resume(const CheckpointState& saved, const Json& mine,
                                          const std::string& where) {
-    if (saved.identity.value("world_size", Json()) == mine.at("world_size"))
-        return {saved.epoch, saved.batch};
+    if (of_same_world(saved.identity, mine)) return {saved.epoch, saved.batch};
     const auto before = samples_per_round(saved.identity, where),
                now = samples_per_round(mine, where);
     if (saved.batch < 0 || saved.batch > (std::int64_t{1} << 62) / before)

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <filesystem>
 #include <mutex>
+#include <new>
 #include <string>
 #include <utility>
 
@@ -90,11 +91,15 @@ private:
         if (!fd_ || !error_.empty()) return;
         const auto now =
             std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now().time_since_epoch());
-        add({{"name", number < 0 ? std::string(name) : name + (" " + std::to_string(number))},
-             {"ph", std::string(1, phase)},
-             {"ts", static_cast<double>(now.count()) / 1e3},  // microseconds
-             {"pid", rank_},
-             {"tid", static_cast<int>(lane)}});
+        try {
+            add({{"name", number < 0 ? std::string(name) : name + (" " + std::to_string(number))},
+                 {"ph", std::string(1, phase)},
+                 {"ts", static_cast<double>(now.count()) / 1e3},  // microseconds
+                 {"pid", rank_},
+                 {"tid", static_cast<int>(lane)}});
+        } catch (const std::bad_alloc&) {
+            error_ = "no memory";
+        }
         if (text_.size() >= buffered) write();
     }
 

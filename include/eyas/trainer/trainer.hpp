@@ -146,7 +146,7 @@ private:
                                        detail::Shortage& shortage) {
         model_.zero_gradients();
         detail::StepSums sums;
-        const typename detail::GradientExchange<C>::Step step(exchange_);
+        const typename detail::GradientExchange<C>::Step under_way(exchange_);
         const auto scale = static_cast<float>(
             1.0 / (static_cast<double>(options_.accumulation) * collective_.world()));
         for (shortage = {}; shortage.batches < options_.accumulation;) {
@@ -180,11 +180,8 @@ private:
     /// With the last batch of a step, gradients are exchanged as they become final.
     decltype(auto) forward_backward(const Batch& batch, float scale, bool last) {
         const auto stage = enter("computing forward and backward", "forward and backward");
-        if (last) exchange_.begin();
-        if constexpr (TellsFinalGradients<M>)
-            if (last && shards_.shared())
-                return model_.forward_backward(batch, scale, exchange_.on_final());
-        return model_.forward_backward(batch, scale);
+        return last ? exchange_.forward_backward(model_, batch, scale)
+                    : model_.forward_backward(batch, scale);
     }
 
     template <class L>
