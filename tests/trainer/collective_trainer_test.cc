@@ -156,7 +156,6 @@ static_assert(BatchSource<SharedLoader>);
 
 constexpr std::int64_t epoch_batches = 24, global_batch = 4, last_step = 12;  // two epochs
 
-template <class P>
 struct Trained {
     std::vector<std::vector<float>> weights;  // of each rank
     std::vector<std::string> ids;             // of all ranks
@@ -164,10 +163,10 @@ struct Trained {
 
 /// Trains `world` ranks up to `max_steps` (0: all), in run_dir where there is one.
 template <class P = F32>
-Trained<P> train(int world, const std::filesystem::path& run_dir, std::int64_t max_steps = 0,
-                 std::int64_t bucket_bytes = 64) {
+Trained train(int world, const std::filesystem::path& run_dir, std::int64_t max_steps = 0,
+              std::int64_t bucket_bytes = 64) {
     ThreadGroup group(world);
-    Trained<P> t;
+    Trained t;
     t.weights.resize(static_cast<std::size_t>(world));
     std::mutex mutex;
     const auto errors = on_ranks(world, [&](int r) {
@@ -176,8 +175,7 @@ Trained<P> train(int world, const std::filesystem::path& run_dir, std::int64_t m
         o.accumulation = global_batch / world;
         o.max_steps = max_steps;
         o.schedule.total_steps = last_step;
-        o.adamw.epsilon =
-            1;  // an update is as smooth a function of the gradient as the gradient is large
+        o.adamw.epsilon = 1;  // see `rounding`
         o.run_dir = run_dir;
         o.bucket_bytes = bucket_bytes;
         FakeModel<P> model(run_dir.empty() ? 1u : 1u + static_cast<unsigned>(max_steps == 0));
