@@ -104,10 +104,13 @@ private:
         const TttAttention<float> a{1,           T,        H,     G,        E,        step,
                                     mask.data(), q.data(), H * E, k.data(), k.data(), G * E};
         std::vector<float> out(q.size()), log_sum(static_cast<std::size_t>(H * T)), dq(q.size());
-        std::vector<std::vector<float>> dk(k.size(), std::vector<float>(q.size())), dv = dk;
+        std::vector<float> dk_first(q.size()), dv_first(q.size());
+        std::vector<std::vector<float>> dk(k.size(), std::vector<float>(kv.size())), dv = dk;
         std::vector<float*> pk, pv;
         for (std::size_t j = 0; j < k.size(); ++j)
             pk.push_back(dk[j].data()), pv.push_back(dv[j].data());
+        std::vector<float> d_scores(static_cast<std::size_t>(H * T * step)), weights = d_scores;
+        const DiagonalColumns diagonal{d_scores.data(), weights.data()};
         const double pairs =
             static_cast<double>(T) * (static_cast<double>(T) / 2 + static_cast<double>(step));
         const double forward = 4 * pairs * static_cast<double>(H * E);
@@ -118,7 +121,9 @@ private:
               [&] { ttt_attention(cpu_, a, out.data(), H * E, log_sum.data()); });
         flops(name("attention backward").c_str(), 2.5 * forward, [&] {
             ttt_attention_backward(cpu_, a, log_sum.data(), g.data(), H * E, dq.data(), H * E,
-                                   pk.data(), pv.data());
+                                   dk_first.data(), dv_first.data(), diagonal);
+            ttt_attention_backward_diagonal(cpu_, a, diagonal, g.data(), H * E, pk.data(),
+                                            pv.data());
         });
     }
 

@@ -12,9 +12,10 @@
 #include <stdexcept>
 #include <vector>
 
-#include "bench/draft_job.hpp"
 #include "bench/timing.hpp"
+#include "bench/trainer/shape.hpp"
 #include "eyas/collective/gloo.hpp"
+#include "eyas/model/eagle3.hpp"
 #include "eyas/trainer/trainer.hpp"
 
 namespace {
@@ -79,16 +80,20 @@ void add_overlap(const std::filesystem::path& file, Figures& f) {
 
 Figures train(const bench::Arguments& a, const Rendezvous& r, int threads) {
     omp_set_num_threads(threads);
-    const auto& shape = bench::shapes.at(a.text("shape"));
+    const auto& shape = bench::step_shapes().at(a.text("shape"));
     const std::int64_t tokens = a.number("tokens"), steps = a.number("steps") + 1;
     const int samples = static_cast<int>(a.number("ranks"));
     const auto head = bench::random_tensor({shape.V, shape.D}, 1);
-    const auto model = bench::make_draft(shape, tokens, a.number("ttt"), head);
-    std::vector<bench::DraftBatch> mine;
+    Eagle3Options options;
+    options.ttt_length = a.number("ttt");
+    const auto model = std::make_unique<Eagle3<Cpu, F32>>(bench::config_of(shape, tokens), options,
+                                                          bench::first_tokens(shape.V, shape.W),
+                                                          FrozenTarget{head, head}, 1);
+    std::vector<bench::BenchBatch> mine;
     for (int s = r.rank; s < samples; s += r.world)
-        mine.emplace_back(shape, tokens, 1.0, head, 2 + static_cast<unsigned>(s));
+        mine.emplace_back(shape, tokens, tokens, head, 2 + static_cast<unsigned>(s));
     std::vector<Batch> batches;
-    for (const auto& b : mine) batches.push_back(b.view());
+    for (const auto& b : mine) batches.push_back(b.batch);
 
     const auto file = std::filesystem::temp_directory_path() /
                       ("eyas-bench-ranks-" + std::to_string(::getpid()) + ".json");

@@ -2,7 +2,6 @@
 #include <CLI/CLI.hpp>
 #include <optional>
 #include <string>
-#include <type_traits>
 
 #include "eyas/device/cpu.hpp"
 #include "eyas/format/hf_weights.hpp"
@@ -60,12 +59,12 @@ struct DraftArguments {
 
     /// Of training this draft on batches of up to `rows` rows, as rank `rank` of `world`.
     MemoryPlan memory_plan(const ModelConfig& c, std::int64_t rows, std::uint64_t ring_bytes,
-                           std::int64_t rank, std::int64_t world) const {
-        const auto of = [&]<class Model>(std::type_identity<Model>) {
-            return eyas::memory_plan<Model>(c, options(), rows, ring_bytes, rank, world);
+                           bool checkpoint_copy, std::int64_t rank, std::int64_t world) const {
+        const auto plan = [&]<class P>(P) {
+            return eyas::memory_plan<Eagle3<Cpu, P>>(c, options(), rows, ring_bytes,
+                                                     checkpoint_copy, rank, world);
         };
-        return precision == Bf16::name ? of(std::type_identity<Eagle3<Cpu, Bf16>>())
-                                       : of(std::type_identity<Eagle3<Cpu, F32>>());
+        return precision == Bf16::name ? plan(Bf16()) : plan(F32());
     }
 
     /// Builds the model in the precision asked for and calls f(model).

@@ -9,10 +9,12 @@
 
 namespace eyas::cli {
 
-/// What training the draft on these samples will hold. Samples whose lengths are not known, as
+/// What training the draft on these samples will hold, with or without a copy of the state for
+/// checkpoints. Samples whose lengths are not known, as
 /// those of a stream, count as max_len, in bfloat16.
 inline MemoryPlan plan_training(const DraftArguments& draft, const ModelConfig& config,
-                                const LoaderOptions& loader, const Manifest& manifest) {
+                                const LoaderOptions& loader, const Manifest& manifest,
+                                bool checkpoint_copy) {
     std::int64_t tokens = manifest.refs.empty() ? loader.max_len : 1;
     for (const auto& ref : manifest.refs)
         tokens = std::max(
@@ -25,7 +27,7 @@ inline MemoryPlan plan_training(const DraftArguments& draft, const ModelConfig& 
     return draft.memory_plan(
         config, loader.batch_size * tokens,
         loader.ring_bytes > 0 ? static_cast<std::uint64_t>(loader.ring_bytes) : batch * slots,
-        loader.rank, loader.world);
+        checkpoint_copy, loader.rank, loader.world);
 }
 
 }  // namespace eyas::cli

@@ -42,7 +42,8 @@ public:
                         {"grad_norm", r.grad_norm},
                         {"tokens_per_second", r.tokens_per_second},
                         {"stall_percent", r.stall_percent},
-                        {"seconds", r.seconds}});
+                        {"seconds", r.seconds},
+                        {"checkpoint_seconds", r.checkpoint_seconds}});
         scalar("train/loss", r.step, r.loss);
         scalars("train/accuracy", r.step, r.accuracy);
         scalars("train/acceptance", r.step, r.acceptance);
@@ -50,6 +51,7 @@ public:
         scalar("train/grad_norm", r.step, r.grad_norm);
         scalar("speed/tokens_per_second", r.step, r.tokens_per_second);
         scalar("speed/stall_percent", r.step, r.stall_percent);
+        scalar("speed/checkpoint_seconds", r.step, r.checkpoint_seconds);
     }
 
     /// `point`: evaluation_json() with a step.

@@ -139,6 +139,9 @@ private:
         app_.add_option("--save-interval", t.save_interval,
                         "steps between checkpoints; 0: only at the end")
             ->capture_default_str();
+        app_.add_flag("!--no-async-checkpoints", t.async_checkpoints,
+                      "let training stand still until a checkpoint is on disk, instead of writing "
+                      "it from a copy of the state meanwhile");
         app_.add_option("--keep", t.keep_checkpoints, "newest checkpoints to keep; 0: all")
             ->capture_default_str();
     }
@@ -210,7 +213,8 @@ private:
 
     /// Before anything is allocated.
     void plan_memory(const ModelConfig& config, const Manifest& manifest) {
-        plan_ = plan_training(draft_, config, options_.loader, manifest);
+        plan_ = plan_training(draft_, config, options_.loader, manifest,
+                              is_root_ && copies_checkpoints(options_.trainer));
         plan_.require_within(memory_budget_);
         std::printf("memory plan, batches of up to %lld rows:\n%s",
                     static_cast<long long>(plan_.rows), plan_.text().c_str());
@@ -323,10 +327,10 @@ private:
         const auto result = pipeline.run(callbacks);
         if (trace) trace->close();
         const auto path = result.checkpoint ? result.checkpoint->string() : std::string();
-        std::printf("%s at step %lld after %s: %s\n",
+        std::printf("%s at step %lld after %s (%.2f s stood still for checkpoints): %s\n",
                     result.stopped ? "stopped (run it again to go on)" : "done",
                     static_cast<long long>(result.step), duration_text(result.seconds).c_str(),
-                    path.c_str());
+                    result.checkpoint_seconds, path.c_str());
         if (result.left_over > 0)
             std::printf("%lld batches at the end make no whole optimizer step: not trained\n",
                         static_cast<long long>(result.left_over));
@@ -344,6 +348,7 @@ private:
                 {"steps", result.steps},
                 {"stopped", result.stopped},
                 {"seconds", result.seconds},
+                {"checkpoint_seconds", result.checkpoint_seconds},
                 {"tokens_per_second", result.last_log ? result.last_log->tokens_per_second : 0},
                 {"peak_memory_mb", peak_memory_mb()},
                 {"curve", curve_}};

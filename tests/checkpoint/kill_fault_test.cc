@@ -3,8 +3,11 @@
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
+#include <chrono>
 #include <csignal>
 #include <random>
+#include <stdexcept>
+#include <string>
 #include <thread>
 
 #include "eyas/trainer/trainer.hpp"
@@ -53,6 +56,16 @@ int train_in_child(const TrainerOptions& o, F in_child) {
     return status;
 }
 
+// Until it is in place; it may have been under way. Throws when it does not come.
+void await_checkpoint(const std::filesystem::path& run_dir, std::int64_t step) {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::minutes(1);
+    while (!std::filesystem::exists(run_dir / ("checkpoint-" + std::to_string(step)))) {
+        if (std::chrono::steady_clock::now() > deadline)
+            throw std::runtime_error("no checkpoint of step " + std::to_string(step));
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+}
+
 std::string final_weights(const std::filesystem::path& run_dir) {
     return read_text_file(run_dir / "checkpoint-60" / "model.safetensors") +
            read_text_file(run_dir / "checkpoint-60" / "optimizer.safetensors");
@@ -93,10 +106,11 @@ TEST_CASE("kill -9 at any time, then resume: the weights of the uninterrupted ru
 
 TEST_CASE("a full disk is an error and leaves the last good checkpoint") {
     const RunDirectory run("full");
-    const auto status = train_in_child(options(run.path()), [] {
+    const auto status = train_in_child(options(run.path()), [&run] {
         TrainerCallbacks callbacks;
-        callbacks.on_step = [](const StepRecord& r) {
+        callbacks.on_step = [&run](const StepRecord& r) {
             if (r.step != 5) return;
+            await_checkpoint(run.path(), 4);
             std::signal(SIGXFSZ, SIG_IGN);  // writes past the limit fail as on a full disk
             const rlimit limit{300, 300};
             ::setrlimit(RLIMIT_FSIZE, &limit);
@@ -130,6 +144,28 @@ TEST_CASE("a run directory that cannot be written is an error") {
     }
     CHECK(WEXITSTATUS(status) == 3);
     CHECK(std::filesystem::is_empty(run.path()));
+}
+
+TEST_CASE("a run directory that becomes read-only ends the run and keeps what is there") {
+    const RunDirectory run("closed");
+    const auto status = train_in_child(options(run.path()), [&run] {
+        TrainerCallbacks callbacks;
+        callbacks.on_step = [&run](const StepRecord& r) {
+            if (r.step != 5) return;
+            await_checkpoint(run.path(), 4);
+            if (::seteuid(65534) != 0) ::_exit(5);  // root may write anywhere
+        };
+        return callbacks;
+    });
+    REQUIRE(WIFEXITED(status));
+    if (WEXITSTATUS(status) == 5) {
+        WARN("skipped: this process is not root and may not become another user here");
+        return;
+    }
+    CHECK(WEXITSTATUS(status) == 3);
+    const auto latest = latest_checkpoint(run.path());
+    CHECK(latest.state.step == 4);
+    CHECK(latest.report.empty());
 }
 
 TEST_CASE("two trainers cannot share a run directory; the lock ends with its holder") {

@@ -1,5 +1,6 @@
 #pragma once
 #include <algorithm>
+#include <chrono>
 #include <condition_variable>
 #include <cstddef>
 #include <exception>
@@ -28,9 +29,11 @@ struct ThreadGroup {
             ++round;
             changed.notify_all();
         }
-        changed.wait(lock, [&] { return round != now || left; });
+        const bool came =
+            changed.wait_for(lock, std::chrono::minutes(2), [&] { return round != now || left; });
         if (round == now)
-            throw TransportError("another rank went away", "thread group", "See its message");
+            throw TransportError(came ? "another rank went away" : "another rank does not come",
+                                 "thread group", "See its message");
     }
     void leave() {
         const std::lock_guard lock(mutex);
@@ -162,6 +165,13 @@ inline std::string text_of(const std::exception_ptr& error) {
     } catch (const std::exception& e) {
         return e.what();
     }
+}
+/// The same of two ranks, as texts.
+template <class F>
+std::vector<std::string> on_both(F f) {
+    std::vector<std::string> texts;
+    for (const auto& e : on_ranks(2, f)) texts.push_back(text_of(e));
+    return texts;
 }
 template <class E>
 bool is_a(const std::exception_ptr& error) {

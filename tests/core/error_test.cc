@@ -21,3 +21,16 @@ TEST_CASE("kinds can be told apart, and all of them are caught as Error") {
     CHECK_THROWS_AS(throw TransportError("a", "b", "c"), Error);
     CHECK_THROWS_AS(throw ResourceError("a", "b", "c"), Error);
 }
+
+TEST_CASE("what failed besides stands at the end of the message, and the kind stays") {
+    const auto twice = [] {
+        try {
+            throw StaleReferenceError("is old", "ref", "Ask again");
+        } catch (Error& e) {
+            e.add("the disk is full");
+            throw;
+        }
+    };
+    CHECK_THROWS_AS(twice(), StaleReferenceError);
+    CHECK_THROWS_WITH(twice(), "ref: is old. Ask again. Besides, the disk is full");
+}

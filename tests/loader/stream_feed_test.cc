@@ -94,6 +94,27 @@ TEST_CASE("the batches are those of the finished manifest, also from the middle"
     }
 }
 
+TEST_CASE("what is at hand is known without waiting") {
+    Producer p;
+    p.tell(5);
+    FollowedStream stream(p.path);
+    stream.open();
+    auto o = in_order(2, 0);
+    Loader loader(p.store, stream, o);
+    CHECK(loader.at_hand(2));
+    CHECK_FALSE(loader.at_hand(3));  // half of it is there
+    loader.next();
+    CHECK(loader.at_hand(1));
+    CHECK_FALSE(loader.at_hand(2));
+    o.world = 2;  // this one's batch and the other's
+    const Loader one_of_two(p.store, stream, o);
+    CHECK(one_of_two.at_hand(1));
+    CHECK_FALSE(one_of_two.at_hand(2));
+    p.writer.finish();
+    const Loader finished(p.store, read_manifest(p.path), in_order(2, 0));
+    CHECK(finished.at_hand(100));  // next() never waits for a producer
+}
+
 TEST_CASE("ranks take disjoint refs, equally many, and wait for each other's") {
     Producer p;
     p.tell(5);

@@ -68,14 +68,16 @@ std::vector<double> naive(const Problem& p) {
 }
 }  // namespace
 
-TEST_CASE("attention equals its definition across tile borders") {
-    const Problem p(130, 2);  // tiles of 64 rows: two borders
-    std::vector<float> out(p.q.size()), log_sum(static_cast<std::size_t>(2 * 4 * 130));
-    ttt_attention(Cpu{}, p.view(), out.data(), 24, log_sum.data());
-    const auto want = naive(p);
-    // Scores of order 5 in fp32 are off by 5 * 2^-23, so weights by 1e-6 relative, outputs of order
-    // 1 by a few.
-    for (std::size_t i = 0; i < out.size(); ++i) REQUIRE(std::abs(out[i] - want[i]) < 1e-5);
+TEST_CASE("attention equals its definition across borders of tiles and of blocks of keys") {
+    for (const std::int64_t tokens : {130, 600}) {  // 64 rows a tile, 256 keys a block
+        const Problem p(tokens, 2);
+        std::vector<float> out(p.q.size()), log_sum(static_cast<std::size_t>(2 * 4 * tokens));
+        ttt_attention(Cpu{}, p.view(), out.data(), 24, log_sum.data());
+        const auto want = naive(p);
+        // Scores of order 5 in fp32 are off by 5 * 2^-23, so weights by 1e-6 relative, outputs of
+        // order 1 by a few.
+        for (std::size_t i = 0; i < out.size(); ++i) REQUIRE(std::abs(out[i] - want[i]) < 1e-5);
+    }
 }
 
 TEST_CASE(
@@ -92,19 +94,70 @@ TEST_CASE(
         loss();
         std::vector<float> dq(p.q.size());
         const auto slices = static_cast<std::size_t>(2 * 4 * 5 * 6);
-        std::vector<std::vector<float>> dk(p.k.size(), std::vector<float>(slices)), dv = dk;
+        std::vector<float> dk_first(slices), dv_first(slices);
+        std::vector<std::vector<float>> dk(p.k.size(), std::vector<float>(p.k[0].size())), dv = dk;
         std::vector<float*> dk_p, dv_p;
         for (auto& x : dk) dk_p.push_back(x.data());
         for (auto& x : dv) dv_p.push_back(x.data());
+        std::vector<float> d_scores(static_cast<std::size_t>(2 * 4 * 5 * step)), w = d_scores;
+        const DiagonalColumns diagonal{d_scores.data(), w.data()};
         ttt_attention_backward(cpu, p.view(), log_sum.data(), mix.data(), 24, dq.data(), 24,
-                               dk_p.data(), dv_p.data());
+                               dk_first.data(), dv_first.data(), diagonal);
+        ttt_attention_backward_diagonal(cpu, p.view(), diagonal, mix.data(), 24, dk_p.data(),
+                                        dv_p.data());
+        reduce_kv_gradient(cpu, p.view(), dk_first.data(), dk[0].data(), 12);
+        reduce_kv_gradient(cpu, p.view(), dv_first.data(), dv[0].data(), 12);
         require_gradient(p.q, dq, loss);
         for (std::size_t j = 0; j < p.k.size(); ++j) {
-            std::vector<float> reduced(p.k[j].size());
-            reduce_kv_gradient(cpu, p.view(), dk[j].data(), reduced.data(), 12);
-            require_gradient(p.k[j], reduced, loss);
-            reduce_kv_gradient(cpu, p.view(), dv[j].data(), reduced.data(), 12);
-            require_gradient(p.v[j], reduced, loss);
+            require_gradient(p.k[j], dk[j], loss);
+            require_gradient(p.v[j], dv[j], loss);
         }
+    }
+}
+
+TEST_CASE(
+    "attention backward agrees with the definition's slope across borders of blocks of keys") {
+    Problem p(600, 1);
+    const Cpu cpu;
+    const auto mix = random_values(p.q.size(), 30);
+    std::vector<float> out(p.q.size()), log_sum(2 * 4 * 600), dq(p.q.size());
+    ttt_attention(cpu, p.view(), out.data(), 24, log_sum.data());
+    std::vector<float> slices(static_cast<std::size_t>(2 * 4 * 600 * 6)), dv_slices = slices;
+    std::vector<float> dk(p.k[0].size()), dv = dk, dk1 = dk, dv1 = dk;
+    std::vector<float> d_scores(2 * 4 * 600), weights = d_scores;
+    const DiagonalColumns diagonal{d_scores.data(), weights.data()};
+    ttt_attention_backward(cpu, p.view(), log_sum.data(), mix.data(), 24, dq.data(), 24,
+                           slices.data(), dv_slices.data(), diagonal);
+    float* const dk_p[] = {nullptr, dk1.data()};
+    float* const dv_p[] = {nullptr, dv1.data()};
+    ttt_attention_backward_diagonal(cpu, p.view(), diagonal, mix.data(), 24, dk_p, dv_p);
+    reduce_kv_gradient(cpu, p.view(), slices.data(), dk.data(), 12);
+    reduce_kv_gradient(cpu, p.view(), dv_slices.data(), dv.data(), 12);
+    struct {
+        std::vector<float>* values;
+        const std::vector<float>* gradient;
+    } const inputs[] = {
+        {&p.q, &dq}, {&p.k[0], &dk}, {&p.v[0], &dv}, {&p.k[1], &dk1}, {&p.v[1], &dv1}};
+    for (const auto& input : inputs) {
+        // Along the gradient the slope is its squared length. The step moves the loss by about
+        // 1e-3 of the length; the definition in double is exact beside that, and its curvature
+        // cancels in the difference of both sides.
+        double length = 0;
+        for (const float g : *input.gradient) length += static_cast<double>(g) * g;
+        length = std::sqrt(length);
+        const auto original = *input.values;
+        const auto loss_at = [&](double step) {
+            for (std::size_t i = 0; i < original.size(); ++i)
+                (*input.values)[i] =
+                    original[i] + static_cast<float>(step * (*input.gradient)[i] / length);
+            double loss = 0;
+            const auto o = naive(p);
+            for (std::size_t i = 0; i < o.size(); ++i) loss += o[i] * mix[i];
+            return loss;
+        };
+        const double step = 0.05;
+        const double slope = (loss_at(step) - loss_at(-step)) / (2 * step);
+        *input.values = original;
+        CHECK(slope == Approx(length).epsilon(2e-3));
     }
 }

@@ -48,6 +48,7 @@ public:
     }
 
     void signal(int number) const { ::kill(pid_, number); }
+    pid_t id() const { return pid_; }
 
     /// Until stdout holds `text`; throws when the process ends or a minute passes without it.
     void await(const std::string& text) {
@@ -61,10 +62,15 @@ public:
         }
     }
 
-    /// Exit code, or minus the signal that ended it.
+    /// Exit code, or minus the signal that ended it; throws when it does not end in four minutes.
     int wait() {
+        const auto deadline = std::chrono::steady_clock::now() + std::chrono::minutes(4);
         int status = 0;
-        ::waitpid(pid_, &status, 0);
+        while (::waitpid(pid_, &status, WNOHANG) == 0) {
+            if (std::chrono::steady_clock::now() > deadline)
+                throw std::runtime_error("does not end:\n" + output() + errors());
+            std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        }
         pid_ = 0;
         return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
     }

@@ -12,6 +12,7 @@ using namespace eyas;
 using test::FakeLoader;
 using test::FakeModel;
 using test::is_a;
+using test::on_both;
 using test::on_ranks;
 using test::RunDirectory;
 using test::text_of;
@@ -27,12 +28,6 @@ TrainerOptions options() {
     o.log_interval = 2;
     o.bucket_bytes = 64;  // several buckets a parameter
     return o;
-}
-
-std::vector<std::string> on_both(const std::function<void(int)>& rank) {
-    std::vector<std::string> texts;
-    for (const auto& e : on_ranks(2, rank)) texts.push_back(text_of(e));
-    return texts;
 }
 
 template <class P>

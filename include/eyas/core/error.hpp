@@ -11,6 +11,13 @@ class Error : public std::runtime_error {
 public:
     Error(const std::string& what, const std::string& where, const std::string& remedy)
         : std::runtime_error(where + ": " + what + ". " + remedy) {}
+
+    /// Adds to the message what failed besides: for who catches it by reference and lets it go on
+    /// as what it is, `throw;`. No other thread may be reading it.
+    void add(const std::string& besides) {
+        std::runtime_error::operator=(
+            std::runtime_error(std::string(what()) + ". Besides, " + besides));
+    }
 };
 
 /// The caller's fault: a wrong argument, a call out of order, options that do not fit together.

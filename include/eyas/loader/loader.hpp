@@ -123,6 +123,12 @@ public:
         error_ = nullptr;
     }
 
+    /// Whether the refs of the next `batches` batches are known to be there, so that next() waits
+    /// for no producer. A stream's are when somebody has read so far: false proves nothing.
+    bool at_hand(std::int64_t batches) const {
+        return feed_->has({position_.epoch, position_.batch + batches - 1});
+    }
+
     LoaderPosition position() const { return position_; }
     /// 0 for a stream: not known before its end.
     std::int64_t batches_per_epoch() const { return batches_; }

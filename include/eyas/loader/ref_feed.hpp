@@ -24,6 +24,8 @@ public:
     /// is set.
     virtual Feed choose(LoaderPosition p, std::vector<const SampleRef*>& chosen,
                         const std::atomic<bool>& stop) = 0;
+    /// Whether choose() of the batch at p, and of those before, would wait for nobody.
+    virtual bool has(LoaderPosition p) const = 0;
     /// Of one rank; 0 where only the end will tell.
     virtual std::int64_t batches_per_epoch() const = 0;
 };
@@ -55,6 +57,7 @@ public:
         return Feed::Batch;
     }
 
+    bool has(LoaderPosition) const override { return true; }
     std::int64_t batches_per_epoch() const override { return batches_; }
 
 private:
@@ -105,7 +108,7 @@ public:
         const auto world = options_.world;
         const auto first = p.batch * options_.batch_size;
         auto size = options_.batch_size;
-        switch (stream_.await(static_cast<std::size_t>((first + size) * world), stop)) {
+        switch (stream_.await(refs_up_to(p), stop)) {
             case FollowedStream::Await::Stopped:
                 return Feed::Stopped;
             case FollowedStream::Await::Interrupted:
@@ -123,9 +126,15 @@ public:
         return Feed::Batch;
     }
 
+    bool has(LoaderPosition p) const override { return stream_.size() >= refs_up_to(p); }
     std::int64_t batches_per_epoch() const override { return 0; }
 
 private:
+    // Of all ranks, to the end of the batch at p.
+    std::size_t refs_up_to(LoaderPosition p) const {
+        return static_cast<std::size_t>((p.batch + 1) * options_.batch_size * options_.world);
+    }
+
     FollowedStream& stream_;
     LoaderOptions options_;
 };

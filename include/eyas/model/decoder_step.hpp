@@ -7,6 +7,7 @@
 #include "eyas/core/arena.hpp"
 #include "eyas/model/eagle3_batch.hpp"
 #include "eyas/model/eagle3_parameters.hpp"
+#include "eyas/model/step_activations.hpp"
 #include "eyas/ops/attention.hpp"
 #include "eyas/ops/attention_backward.hpp"
 #include "eyas/ops/embedding.hpp"
@@ -16,20 +17,6 @@
 #include "eyas/ops/swiglu.hpp"
 
 namespace eyas {
-
-/// What one TTT step keeps for its backward; everything else is computed again.
-template <class T>
-struct StepActivations {
-    ArenaArray<std::int64_t> ids;  // [N] token whose embedding each row reads
-    ArenaArray<T> qkv;             // [N, (H+2G)E] rotated q, rotated k, v
-    ArenaArray<T> attended;        // [N, H*E]
-    ArenaArray<T> middle;          // [N, D] after the attention residual
-    ArenaArray<T> gate_up;         // [N, 2F]
-    ArenaArray<T> hidden;          // [N, D] the step's result, before any norm
-    ArenaArray<float> log_sum;     // [B, H, T]
-    ArenaArray<float> rms_embedding, rms_hidden, rms_middle;  // [N] inverse rms of the three norms
-    ArenaArray<float> dk, dv;  // [B, H, T, E] gradients of this step's keys and values
-};
 
 /// The draft's single decoder layer at one TTT step, forward and backward.
 /// Input of a row: [rms(embedding), rms(hidden)], 2D wide. Source: EAGLE-3 (arXiv 2503.01840).
@@ -53,21 +40,12 @@ public:
     /// Memory for up to `n` rows: of what `steps` keep, and of the layer's own scratch.
     void lay_out(Arena& arena, std::vector<StepActivations<T>>& steps, std::int64_t n) {
         const auto d = c_.hidden_size, f = c_.intermediate_size, q = q_width();
-        for (auto& s : steps) {
-            constexpr const char* kept = "activations of the TTT steps";
-            arena.give(s.ids, n, kept), arena.give(s.qkv, n * qkv_width(), kept);
-            arena.give(s.attended, n * q, kept), arena.give(s.hidden, n * d, kept);
-            if (policy_ == Activations::Recompute && &s != &steps.front()) {
-                s.middle = steps.front().middle;  // all share one step's memory
-                s.gate_up = steps.front().gate_up;
-            } else {
-                arena.give(s.middle, n * d, kept), arena.give(s.gate_up, n * 2 * f, kept);
-            }
-            arena.give(s.log_sum, n * c_.num_attention_heads, kept);
-            for (auto* rms : {&s.rms_embedding, &s.rms_hidden, &s.rms_middle})
-                arena.give(*rms, n, kept);
-            for (auto* g : {&s.dk, &s.dv}) arena.give(*g, n * q, "gradients of keys and values");
-        }
+        lay_out_activations(arena, steps, c_, policy_, n);
+        constexpr const char* gradients = "gradients of keys and values";
+        for (auto* g : {&dk_first_, &dv_first_}) arena.give(*g, n * q, gradients);
+        const auto later = static_cast<std::int64_t>(steps.size()) - 1;
+        for (auto* diagonal : {&d_scores_, &probabilities_})
+            arena.give(*diagonal, n * c_.num_attention_heads * later, gradients);
         constexpr const char* scratch = "scratch of the layer";
         arena.give(input_, n * 2 * d, scratch), arena.give(embedded_, n * d, scratch);
         arena.give(normed_, n * d, scratch), arena.give(activated_, n * f, scratch);
@@ -82,16 +60,9 @@ public:
                  std::vector<StepActivations<T>>& steps, std::int64_t i) {
         auto& s = steps[static_cast<std::size_t>(i)];
         const auto n = batch.rows(), d = c_.hidden_size, f = c_.intermediate_size;
-        resize(s, n);
-        shift_left(batch.ids.data(), s.ids.data(), batch.batch, batch.tokens, i + 1, 0);
-        input(p, embedding_table, hidden, s, n);
-        linear(device_, input_.data(), 2 * d, p.value(p.qkv), s.qkv.data(), qkv_width(), n, 2 * d,
-               qkv_width(), false, scratch_);
-        rotary(device_, s.qkv.data(), n, qkv_width(),
-               c_.num_attention_heads + c_.num_key_value_heads, c_.head_dim, angles, 1.f);
-        ttt_attention(device_, attention(batch, steps, i), s.attended.data(), q_width(),
-                      s.log_sum.data());
-        gate_up(p, hidden, s, n);
+        s.hidden.resize(static_cast<std::size_t>(n * d));
+        if (recomputes()) s.kv.resize(static_cast<std::size_t>(n * 2 * kv_width()));
+        up_to_gates(p, embedding_table, batch, hidden, angles, steps, i);
         swiglu(device_, s.gate_up.data(), activated_.data(), n, f);
         std::copy_n(s.middle.data(), n * d, s.hidden.data());
         linear(device_, activated_.data(), f, p.value(p.down), s.hidden.data(), d, n, f, d, true,
@@ -100,10 +71,11 @@ public:
 
     /// Call before the first backward of a batch: clears the key and value gradients of every step.
     void begin_backward(std::vector<StepActivations<T>>& steps, std::int64_t rows) {
-        for (auto& s : steps) {
-            s.dk.assign(static_cast<std::size_t>(rows * q_width()), 0.f);
-            s.dv.assign(static_cast<std::size_t>(rows * q_width()), 0.f);
-        }
+        for (auto* g : {&dk_first_, &dv_first_})
+            g->assign(static_cast<std::size_t>(rows * q_width()), 0.f);
+        for (std::size_t j = 1; j < steps.size(); ++j)
+            for (auto* g : {&steps[j].dk, &steps[j].dv})
+                g->assign(static_cast<std::size_t>(rows * kv_width()), 0.f);
     }
 
     /// `dh` [N, D] holds the gradient at the step's result and becomes the one at its input
@@ -113,13 +85,15 @@ public:
                   const T* hidden, const RotaryRows& angles, std::vector<StepActivations<T>>& steps,
                   std::int64_t i, T* dh, const FinalSlots& is_final) {
         auto& s = steps[static_cast<std::size_t>(i)];
-        if (policy_ == Activations::Recompute) gate_up(p, hidden, s, batch.rows());
+        if (recomputes()) up_to_gates(p, embedding_table, batch, hidden, angles, steps, i);
         backward_mlp(p, s, batch.rows(), dh, is_final);
         backward_attention(p, batch, angles, steps, i, dh, is_final);
         backward_input(p, embedding_table, hidden, s, batch.rows(), dh, is_final);
     }
 
 private:
+    bool recomputes() const { return policy_ == Activations::Recompute; }
+
     void resize(StepActivations<T>& s, std::int64_t n) {
         const auto to = [n](auto& v, std::int64_t width) {
             v.resize(static_cast<std::size_t>(n * width));
@@ -127,9 +101,37 @@ private:
         const auto d = c_.hidden_size, f = c_.intermediate_size;
         to(s.ids, 1), to(s.qkv, qkv_width()), to(s.attended, q_width()), to(s.middle, d),
             to(s.gate_up, 2 * f);
-        to(s.hidden, d), to(s.log_sum, c_.num_attention_heads);
+        to(s.log_sum, c_.num_attention_heads);
         to(s.rms_embedding, 1), to(s.rms_hidden, 1), to(s.rms_middle, 1);
         to(input_, 2 * d), to(embedded_, d), to(normed_, d), to(activated_, f);
+    }
+
+    /// Everything of steps[i] but its result: forward, and again before its backward where it was
+    /// not kept.
+    void up_to_gates(const Eagle3Parameters<T>& p, const T* embedding_table,
+                     const Eagle3Batch<T>& batch, const T* hidden, const RotaryRows& angles,
+                     std::vector<StepActivations<T>>& steps, std::int64_t i) {
+        auto& s = steps[static_cast<std::size_t>(i)];
+        const auto n = batch.rows(), d = c_.hidden_size;
+        resize(s, n);
+        shift_left(batch.ids.data(), s.ids.data(), batch.batch, batch.tokens, i + 1, 0);
+        input(p, embedding_table, hidden, s, n);
+        linear(device_, input_.data(), 2 * d, p.value(p.qkv), s.qkv.data(), qkv_width(), n, 2 * d,
+               qkv_width(), false, scratch_);
+        rotary(device_, s.qkv.data(), n, qkv_width(),
+               c_.num_attention_heads + c_.num_key_value_heads, c_.head_dim, angles, 1.f);
+        if (recomputes()) keep_kv(s, n);
+        ttt_attention(device_, attention(batch, steps, i), s.attended.data(), q_width(),
+                      s.log_sum.data());
+        gate_up(p, hidden, s, n);
+    }
+
+    void keep_kv(StepActivations<T>& s, std::int64_t n) {
+        const T* from = s.qkv.data() + q_width();
+        T* to = s.kv.data();
+        const auto width = 2 * kv_width(), stride = qkv_width();
+        device_.for_each_row(
+            n, [=](std::int64_t r) { std::copy_n(from + r * stride, width, to + r * width); });
     }
 
     /// input_ [N, 2D]: the two normalised halves.
@@ -160,9 +162,10 @@ private:
                               const std::vector<StepActivations<T>>& steps, std::int64_t i) {
         keys_.clear(), values_.clear();
         for (std::int64_t j = 0; j <= i; ++j) {
-            const T* qkv = steps[static_cast<std::size_t>(j)].qkv.data();
-            keys_.push_back(qkv + q_width());
-            values_.push_back(qkv + q_width() + kv_width());
+            const auto& s = steps[static_cast<std::size_t>(j)];
+            const T* k = recomputes() ? s.kv.data() : s.qkv.data() + q_width();
+            keys_.push_back(k);
+            values_.push_back(k + kv_width());
         }
         return {batch.batch,
                 batch.tokens,
@@ -175,7 +178,7 @@ private:
                 qkv_width(),
                 keys_.data(),
                 values_.data(),
-                qkv_width()};
+                recomputes() ? 2 * kv_width() : qkv_width()};
     }
 
     void backward_mlp(Eagle3Parameters<T>& p, StepActivations<T>& s, std::int64_t n, T* dh,
@@ -211,24 +214,41 @@ private:
         is_final(p.o);
         linear_backward_input(device_, dh, d, p.value(p.o), d_attended_.data(), q, n, q, d, false,
                               scratch_);
-        dk_.clear(), dv_.clear();
-        for (std::int64_t j = 0; j <= i; ++j) {
+        const auto a = attention(batch, steps, i);
+        const auto diagonal = static_cast<std::size_t>(n * c_.num_attention_heads * i);
+        d_scores_.resize(diagonal), probabilities_.resize(diagonal);
+        const DiagonalColumns columns{d_scores_.data(), probabilities_.data()};
+        ttt_attention_backward(device_, a, s.log_sum.data(), d_attended_.data(), q, d_qkv_.data(),
+                               qkv_width(), dk_first_.data(), dv_first_.data(), columns);
+        dk_.assign(1, nullptr), dv_.assign(1, nullptr);  // the block's are elsewhere
+        for (std::int64_t j = 1; j <= i; ++j) {
             dk_.push_back(steps[static_cast<std::size_t>(j)].dk.data());
             dv_.push_back(steps[static_cast<std::size_t>(j)].dv.data());
         }
-        const auto a = attention(batch, steps, i);
-        ttt_attention_backward(device_, a, s.log_sum.data(), d_attended_.data(), q, d_qkv_.data(),
-                               qkv_width(), dk_.data(), dv_.data());
-        reduce_kv_gradient(device_, a, s.dk.data(), d_qkv_.data() + q, qkv_width());
-        reduce_kv_gradient(device_, a, s.dv.data(), d_qkv_.data() + q + kv_width(), qkv_width());
+        if (i > 0)
+            ttt_attention_backward_diagonal(device_, a, columns, d_attended_.data(), q, dk_.data(),
+                                            dv_.data());
+        kv_gradient(a, i == 0 ? dk_first_ : s.dk, i, d_qkv_.data() + q);
+        kv_gradient(a, i == 0 ? dv_first_ : s.dv, i, d_qkv_.data() + q + kv_width());
         rotary(device_, d_qkv_.data(), n, qkv_width(),
                c_.num_attention_heads + c_.num_key_value_heads, c_.head_dim, angles, -1.f);
+    }
+
+    /// What a step's keys or values got, into rows of d_qkv_.
+    void kv_gradient(const TttAttention<T>& a, const ArenaArray<float>& from, std::int64_t i,
+                     T* to) {
+        const auto width = kv_width(), stride = qkv_width();
+        if (i == 0) return reduce_kv_gradient(device_, a, from.data(), to, stride);
+        const float* g = from.data();
+        device_.for_each_row(a.batch * a.tokens, [=](std::int64_t r) {
+            for (std::int64_t e = 0; e < width; ++e) to[r * stride + e] = T(g[r * width + e]);
+        });
     }
 
     void backward_input(Eagle3Parameters<T>& p, const T* table, const T* hidden,
                         StepActivations<T>& s, std::int64_t n, T* dh, const FinalSlots& is_final) {
         const auto d = c_.hidden_size;
-        input(p, table, hidden, s, n);
+        if (!recomputes()) input(p, table, hidden, s, n);
         linear_backward_weight(device_, d_qkv_.data(), qkv_width(), input_.data(), 2 * d,
                                p.grad(p.qkv), n, 2 * d, qkv_width());
         is_final(p.qkv);
@@ -249,6 +269,8 @@ private:
     float epsilon_;
     ArenaArray<T> input_, embedded_, normed_, activated_, d_attended_, d_qkv_;
     std::vector<const T*> keys_, values_;
+    ArenaArray<float> dk_first_, dv_first_;       // [B, H, T, E] of step 0
+    ArenaArray<float> d_scores_, probabilities_;  // DiagonalColumns of the step under way
     std::vector<float*> dk_, dv_;
     RoundingScratch scratch_;
 };

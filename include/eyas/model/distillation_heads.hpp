@@ -24,7 +24,7 @@ namespace eyas {
 template <Device Dev, class T>
 class DistillationHeads {
 public:
-    static constexpr std::int64_t tile_rows = 256;
+    static constexpr std::int64_t tile_rows = 512;
 
     DistillationHeads(const Dev& device, const ModelConfig& config, const Eagle3Options& options,
                       const VocabMap& map)

@@ -36,7 +36,8 @@ struct Eagle3Workspace {
         for (auto& a : angles) a.lay_out(arena, rows, config.head_dim, part);
         if (config.fc_norm)
             arena.give(normed, rows * 3 * dt, part), arena.give(fc_rms, rows * 3, part);
-        if (!std::same_as<T, float>) arena.give(scratch, rows * std::max(d, 3 * dt), part);
+        if (!std::same_as<T, float>)
+            arena.give(scratch, rows * (config.fc_norm ? std::max(d, 3 * dt) : d), part);
         step.lay_out(arena, activations, rows);
         for (auto& g : head_gradients) arena.give(g, rows * d, "gradients of the heads");
         heads.lay_out(arena, rows);
@@ -46,8 +47,8 @@ struct Eagle3Workspace {
     template <class Plan>
     void plan_scratch(Plan& parts, const D& device, std::int64_t rows) const {
         const auto& c = config;
-        const auto columns = rows + static_cast<std::int64_t>(activations.size());
-        const auto each = detail::AttentionScratch::bytes(rows, c.head_dim, columns);
+        const auto steps = static_cast<std::int64_t>(activations.size());
+        const auto each = detail::AttentionScratch::bytes(rows, c.head_dim, steps);
         parts.push_back(
             {"attention, of all threads", static_cast<std::uint64_t>(each * device.threads())});
         if constexpr (!std::same_as<T, float>) {  // products widen both operands

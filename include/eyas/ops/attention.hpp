@@ -3,127 +3,60 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
-#include <vector>
 
-#include "eyas/device/concept.hpp"
-#include "eyas/ops/exp.hpp"
+#include "eyas/ops/attention_tile.hpp"
 
 namespace eyas {
 
-/// Shapes and views of EAGLE3's test-time-training attention at TTT step `step`.
-/// Row t attends to keys s <= t of step 0 whose attention mask is 1, and to its own key at each
-/// later step 1 .. step (the diagonal): T + step columns under one fp32 softmax. Sources: EAGLE-3
-/// (arXiv 2503.01840), SpecForge's cached attention. q [B*T, H*E] and out are rows of `q_stride` /
-/// `out_stride` elements; k and v are arrays of `step+1` pointers to [B*T, G*E] with rows
-/// `kv_stride` apart; query head h reads key/value head h*G/H.
-template <class T>
-struct TttAttention {
-    std::int64_t batch = 0, tokens = 0, heads = 0, kv_heads = 0, head_dim = 0, step = 0;
-    const std::int64_t* mask = nullptr;  // [B, T] attention mask
-    const T* q = nullptr;
-    std::int64_t q_stride = 0;
-    const T* const* k = nullptr;
-    const T* const* v = nullptr;
-    std::int64_t kv_stride = 0;
-
-    float scale() const { return 1.f / std::sqrt(static_cast<float>(head_dim)); }
-    std::int64_t kv_head(std::int64_t h) const { return h / (heads / kv_heads); }
-};
-
 namespace detail {
-
-constexpr std::int64_t attention_block = 64;  // query rows per tile
-
-/// Widened, contiguous copies of one head's tensors, and the score tile: everything one (batch,
-/// head) task needs, in one thread's memory.
-struct AttentionScratch {
-    std::vector<float> q, k, v, p, dp, out;
-    void resize(std::int64_t tokens, std::int64_t width, std::int64_t block_columns) {
-        const auto n = static_cast<std::size_t>(tokens * width);
-        q.resize(n), k.resize(n), v.resize(n), out.resize(n);
-        p.resize(static_cast<std::size_t>(attention_block * block_columns));
-        dp.resize(p.size());
-    }
-    /// Bytes of it, and of the output's gradient beside it, for `columns` = tokens + step.
-    static std::int64_t bytes(std::int64_t tokens, std::int64_t width, std::int64_t columns) {
-        return 4 * (5 * tokens * width + 2 * attention_block * columns);
-    }
-};
-
+/// Turns scores of row r into their softmax, rounded to T; returns log(sum(exp(scores))), in fp32.
 template <class T>
-void gather_head(const T* from, std::int64_t stride, std::int64_t rows, std::int64_t width,
-                 float* to) {
-    for (std::int64_t r = 0; r < rows; ++r)
-        for (std::int64_t j = 0; j < width; ++j)
-            to[r * width + j] = static_cast<float>(from[r * stride + j]);
-}
-
-inline float dot(const float* a, const float* b, std::int64_t n) {
-    float s = 0;
-#pragma omp simd reduction(+ : s)
-    for (std::int64_t j = 0; j < n; ++j) s += a[j] * b[j];
-    return s;
-}
-
-template <class T>
-float dot_wide(const float* a, const T* b, std::int64_t n) {
-    float s = 0;
-#pragma omp simd reduction(+ : s)
-    for (std::int64_t j = 0; j < n; ++j) s += a[j] * static_cast<float>(b[j]);
-    return s;
-}
-
-/// Rounds to T's precision but stays a float.
-template <class T>
-float rounded_to(float v) {
-    return static_cast<float>(T(v));
-}
-
-/// Raw scores of query rows [begin, end) against keys [0, end), masked to -inf, then the diagonal
-/// columns: p [rows, columns], columns = end + step, row stride `columns`.
-template <class T, Device Dev>
-void attention_scores(const Dev& device, const TttAttention<T>& a, std::int64_t b, std::int64_t h,
-                      std::int64_t begin, std::int64_t end, AttentionScratch& s) {
-    const auto rows = end - begin, width = a.head_dim, columns = end + a.step;
-    device.matmul(Matmul<float, float>{Op::None, Op::Transposed, rows, end, width,
-                                       s.q.data() + begin * width, width, s.k.data(), width,
-                                       s.p.data(), columns, 1.f, 0.f});
-    const auto kv = a.kv_head(h) * width;
-    for (std::int64_t r = 0; r < rows; ++r) {
-        const auto t = begin + r, row = b * a.tokens + t;
-        float* p = s.p.data() + r * columns;
-        for (std::int64_t c = 0; c < end; ++c)
-            p[c] = c <= t && a.mask[b * a.tokens + c]
-                       ? rounded_to<T>(rounded_to<T>(p[c]) * a.scale())
-                       : -std::numeric_limits<float>::infinity();
-        for (std::int64_t j = 1; j <= a.step; ++j)
-            p[end + j - 1] =
-                rounded_to<T>(rounded_to<T>(dot_wide(s.q.data() + t * width,
-                                                     a.k[j] + row * a.kv_stride + kv, width)) *
-                              a.scale());
-    }
-}
-
-/// Turns a score row into exp(score - log_sum), rounded to T; returns log_sum (fp32 softmax).
-template <class T>
-float softmax_row(float* p, std::int64_t columns) {
+float softmax_row(const AttentionTile& tile, AttentionColumns& p, std::int64_t step,
+                  std::int64_t r) {
     float top = -std::numeric_limits<float>::infinity();
-    for (std::int64_t c = 0; c < columns; ++c) top = std::max(top, p[c]);
+    for_each_piece(tile, p, step, r,
+                   [&](const float* x, std::int64_t n) { top = std::max(top, largest(x, n)); });
     if (top == -std::numeric_limits<float>::infinity()) {  // no key at all: attend to nothing
-        std::fill_n(p, columns, 0.f);
+        for_each_piece(tile, p, step, r, [](float* x, std::int64_t n) { std::fill_n(x, n, 0.f); });
         return std::numeric_limits<float>::infinity();
     }
     float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (std::int64_t c = 0; c < columns; ++c) {
-        p[c] = exp_fast(p[c] - top);
-        sum += p[c];
-    }
+    for_each_piece(tile, p, step, r, [&](float* x, std::int64_t n) {
+        float part = 0;
+#pragma omp simd reduction(+ : part)
+        for (std::int64_t c = 0; c < n; ++c) {
+            x[c] = exp_fast(x[c] - top);
+            part += x[c];
+        }
+        sum += part;
+    });
     const float inverse = 1.f / sum;
-    for (std::int64_t c = 0; c < columns; ++c) p[c] *= inverse;
+    for_each_piece(tile, p, step, r, [&](float* x, std::int64_t n) {
+#pragma omp simd
+        for (std::int64_t c = 0; c < n; ++c) x[c] = rounded_to<T>(x[c] * inverse);
+    });
     return top + std::log(sum);
 }
 
+/// Adds the diagonal's values to the tile's sums over keys, and writes the result.
+template <class T>
+void finish_rows(const TttAttention<T>& a, std::int64_t b, std::int64_t h,
+                 const AttentionTile& tile, AttentionScratch& s, T* out, std::int64_t out_stride) {
+    const auto width = a.head_dim, kv = a.kv_head(h) * width;
+    for (std::int64_t r = 0; r < tile.rows(); ++r) {
+        const auto row = b * a.tokens + tile.begin + r;
+        float* o = s.out.data() + r * width;
+        for (std::int64_t j = 1; j <= a.step; ++j) {
+            const float w = s.p.diagonal[static_cast<std::size_t>(r * a.step + j - 1)];
+            const T* v = a.v[j] + row * a.kv_stride + kv;
+            for (std::int64_t e = 0; e < width; ++e)
+                o[e] = rounded_to<T>(rounded_to<T>(o[e]) +
+                                     rounded_to<T>(w * static_cast<float>(v[e])));
+        }
+        T* to = out + row * out_stride + h * width;
+        for (std::int64_t e = 0; e < width; ++e) to[e] = T(o[e]);
+    }
+}
 }  // namespace detail
 
 /// Forward. out [B*T, H*E] with rows `out_stride` apart; log_sum [B, H, T] is kept for the
@@ -133,41 +66,16 @@ void ttt_attention(const Dev& device, const TttAttention<T>& a, T* out, std::int
                    float* log_sum) {
     device.for_each_row(a.batch * a.heads, [&](std::int64_t task) {
         const auto b = task / a.heads, h = task % a.heads;
-        const auto width = a.head_dim, kv = a.kv_head(h) * width, first = b * a.tokens;
         static thread_local detail::AttentionScratch s;
-        s.resize(a.tokens, width, a.tokens + a.step);
-        detail::gather_head(a.q + first * a.q_stride + h * width, a.q_stride, a.tokens, width,
-                            s.q.data());
-        detail::gather_head(a.k[0] + first * a.kv_stride + kv, a.kv_stride, a.tokens, width,
-                            s.k.data());
-        detail::gather_head(a.v[0] + first * a.kv_stride + kv, a.kv_stride, a.tokens, width,
-                            s.v.data());
-        for (std::int64_t begin = 0; begin < a.tokens; begin += detail::attention_block) {
-            const auto end = std::min(a.tokens, begin + detail::attention_block);
-            const auto rows = end - begin, columns = end + a.step;
-            detail::attention_scores(device, a, b, h, begin, end, s);
-            for (std::int64_t r = 0; r < rows; ++r) {
-                float* p = s.p.data() + r * columns;
-                log_sum[task * a.tokens + begin + r] = detail::softmax_row<T>(p, columns);
-                for (std::int64_t c = 0; c < columns; ++c) p[c] = detail::rounded_to<T>(p[c]);
-            }
-            device.matmul(Matmul<float, float>{Op::None, Op::None, rows, width, end, s.p.data(),
-                                               columns, s.v.data(), width, s.out.data(), width, 1.f,
-                                               0.f});
-            for (std::int64_t r = 0; r < rows; ++r) {
-                const auto row = first + begin + r;
-                T* to = out + row * out_stride + h * width;
-                float* o = s.out.data() + r * width;
-                for (std::int64_t j = 1; j <= a.step; ++j) {
-                    const float w = s.p[static_cast<std::size_t>(r * columns + end + j - 1)];
-                    const T* v = a.v[j] + row * a.kv_stride + kv;
-                    for (std::int64_t e = 0; e < width; ++e)
-                        o[e] = detail::rounded_to<T>(
-                            detail::rounded_to<T>(o[e]) +
-                            detail::rounded_to<T>(w * static_cast<float>(v[e])));
-                }
-                for (std::int64_t e = 0; e < width; ++e) to[e] = T(o[e]);
-            }
+        detail::gather(a, b, h, s);
+        for (std::int64_t begin = 0; begin < a.tokens;) {
+            const auto tile = detail::attention_tile(a, begin);
+            detail::attention_scores(device, a, b, h, tile, s);
+            for (std::int64_t r = 0; r < tile.rows(); ++r)
+                log_sum[task * a.tokens + begin + r] = detail::softmax_row<T>(tile, s.p, a.step, r);
+            detail::over_keys(device, tile, s.p, s.v, a.head_dim, s.out.data());
+            detail::finish_rows(a, b, h, tile, s, out, out_stride);
+            begin = tile.end;
         }
     });
 }

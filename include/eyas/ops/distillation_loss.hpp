@@ -1,5 +1,6 @@
 #pragma once
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -20,11 +21,9 @@ struct TeacherRow {
 
 /// Adds logits z [n] whose target ids are ids[0..n), ascending.
 inline void visit(TeacherRow& row, const float* z, const std::int64_t* ids, std::int64_t n) {
-    float top = -std::numeric_limits<float>::infinity();
-#pragma omp simd reduction(max : top)
-    for (std::int64_t j = 0; j < n; ++j) top = std::max(top, z[j]);
+    const float top = largest(z, n);
     if (top >= row.top) {
-        const auto first = ids[std::find(z, z + n, top) - z];
+        const auto first = ids[first_of(z, n, top)];
         row.token = top > row.top ? first : std::min(row.token, first);
         if (top > row.top) {
             row.sum *= exp_fast(row.top - top);
@@ -42,9 +41,7 @@ inline void visit(TeacherRow& row, const float* z, const std::int64_t* ids, std:
 /// that lies on draft tokens, so that target_p_on_draft = share * p. `log_sum_all` is logsumexp
 /// over V.
 inline float teacher_probabilities(float* z, std::int64_t n, float log_sum_all) {
-    float top = -std::numeric_limits<float>::infinity();
-#pragma omp simd reduction(max : top)
-    for (std::int64_t j = 0; j < n; ++j) top = std::max(top, z[j]);
+    const float top = largest(z, n);
     float sum = 0;
 #pragma omp simd reduction(+ : sum)
     for (std::int64_t j = 0; j < n; ++j) {
@@ -57,6 +54,20 @@ inline float teacher_probabilities(float* z, std::int64_t n, float log_sum_all) 
     return std::exp(top + std::log(sum) - log_sum_all);
 }
 
+namespace detail {
+/// Of probabilities, which are ordered as their bits are.
+inline float smaller(float q, float t) {
+    const auto a = std::bit_cast<std::int32_t>(q), b = std::bit_cast<std::int32_t>(t);
+    return std::bit_cast<float>(std::min(a, b));
+}
+/// 1 where q < t, 0.5 where they are equal, 0 elsewhere.
+inline float is_below(float q, float t) {
+    const auto a = std::bit_cast<std::int32_t>(q), b = std::bit_cast<std::int32_t>(t);
+    const auto one = std::bit_cast<std::uint32_t>(1.f), half = std::bit_cast<std::uint32_t>(0.5f);
+    return std::bit_cast<float>((one & mask_of(a < b)) | (half & mask_of(a == b)));
+}
+}  // namespace detail
+
 /// What one row of draft logits gives.
 struct DraftRow {
     std::int64_t best = 0;  // arg-max, lowest id on ties
@@ -68,11 +79,9 @@ struct DraftRow {
 /// Reads logits l [W] and teacher probabilities p [W]; l becomes q = softmax(l).
 /// Source of the formulas: docs/numerics.md.
 inline DraftRow draft_row(float* l, const float* p, float share, std::int64_t n) {
-    float top = -std::numeric_limits<float>::infinity();
-#pragma omp simd reduction(max : top)
-    for (std::int64_t j = 0; j < n; ++j) top = std::max(top, l[j]);
+    const float top = largest(l, n);
     DraftRow row;
-    row.best = std::find(l, l + n, top) - l;
+    row.best = first_of(l, n, top);
     float sum = 0, cross = 0, mass = 0;
 #pragma omp simd reduction(+ : sum, cross, mass)
     for (std::int64_t j = 0; j < n; ++j) {
@@ -89,8 +98,8 @@ inline DraftRow draft_row(float* l, const float* p, float share, std::int64_t n)
     for (std::int64_t j = 0; j < n; ++j) {
         const float q = l[j] * inverse, t = share * p[j];
         l[j] = q;
-        acceptance += std::min(q, t);
-        below += q < t ? q : (q == t ? 0.5f * q : 0.f);
+        acceptance += detail::smaller(q, t);
+        below += q * detail::is_below(q, t);
     }
     row.acceptance = acceptance;
     row.mean_below = below;
@@ -114,8 +123,7 @@ inline void draft_row_backward(float* q, const float* p, float share, const Draf
     }
 #pragma omp simd
     for (std::int64_t j = 0; j < n; ++j) {
-        const float t = share * p[j];
-        const float below = q[j] < t ? 1.f : (q[j] == t ? 0.5f : 0.f);
+        const float below = detail::is_below(q[j], share * p[j]);
         q[j] = w.cross_entropy * (q[j] - p[j]) + w.acceptance * q[j] * (below - row.mean_below);
     }
 }

@@ -4,15 +4,28 @@
 
 namespace eyas {
 
-/// e^x for x in [-inf, 88], about 1 ulp, written so that compilers vectorise a loop around it
-/// (libm's expf is a call per element). Below -87.3 the result is 0 instead of a denormal. NaN
+// Comparisons of floats are made on their bits here, and values selected by masks: compilers that
+// honour floating-point traps (g++ without -fno-trapping-math) leave a loop scalar where a float
+// comparison selects, or where a branch could skip a float operation.
+
+/// All bits where it holds, none where not.
+inline std::uint32_t mask_of(bool b) { return 0u - static_cast<std::uint32_t>(b); }
+
+/// e^x for x <= 88 (and e^88 above), about 1 ulp, written so that compilers vectorise a loop around
+/// it (libm's expf is a call per element). Below -87.3 the result is 0 instead of a denormal. NaN
 /// stays NaN. Method: x = n ln2 + r with ln2 split in two (Cody and Waite), then a degree-7
 /// polynomial on r.
 inline float exp_fast(float x) {
     constexpr float log2e = 1.44269504088896341f;
     constexpr float ln2_high = 0.693145751953125f, ln2_low = 1.42860682030941723212e-6f;
     constexpr float shifter = 12582912.f;  // 1.5 * 2^23: adding it rounds to an integer
-    const float clamped = x < -87.3f ? -87.3f : (x > 88.f ? 88.f : x);
+    constexpr auto most = std::bit_cast<std::int32_t>(88.f);
+    constexpr auto infinity = std::int32_t{0x7F800000};
+    constexpr auto least = std::bit_cast<std::uint32_t>(-87.3f), minus_infinity = 0xFF800000u;
+    const auto bits = std::bit_cast<std::int32_t>(x);  // positive floats are ordered as integers
+    const auto too_large = mask_of(bits > most) & mask_of(bits <= infinity);
+    const float clamped = std::bit_cast<float>((static_cast<std::uint32_t>(bits) & ~too_large) |
+                                               (std::bit_cast<std::uint32_t>(most) & too_large));
     const float shifted = clamped * log2e + shifter;
     const float n = shifted - shifter;
     const float r = (clamped - n * ln2_high) - n * ln2_low;
@@ -24,8 +37,50 @@ inline float exp_fast(float x) {
     p = p * r + 0.5f;
     p = p * r + 1.f;
     p = p * r + 1.f;
-    const auto bits = (std::bit_cast<std::uint32_t>(shifted) - 0x4B400000u + 127u) << 23;
-    return x < -87.3f ? 0.f : p * std::bit_cast<float>(bits);
+    const auto scale = (std::bit_cast<std::uint32_t>(shifted) - 0x4B400000u + 127u) << 23;
+    const auto e = std::bit_cast<std::uint32_t>(p * std::bit_cast<float>(scale));
+    // Negative floats from -87.3 (not included) to -infinity are a range of bits; NaNs lie outside.
+    const auto vanishes =
+        mask_of(static_cast<std::uint32_t>(bits) - (least + 1u) <= minus_infinity - (least + 1u));
+    return std::bit_cast<float>(e & ~vanishes);
+}
+
+/// Integers in the order of the floats that they stand for (-0 below +0).
+inline std::int32_t order_of(float x) {
+    const auto bits = std::bit_cast<std::int32_t>(x);
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF);
+}
+inline float from_order(std::int32_t order) {
+    return std::bit_cast<float>(order ^ ((order >> 31) & 0x7FFFFFFF));
+}
+
+/// The largest of x[0..n) that is no NaN; -infinity where there is none.
+inline float largest(const float* x, std::int64_t n) {
+    constexpr auto infinity = std::int32_t{0x7F800000};
+    constexpr auto lowest = std::int32_t{-0x7F800001};  // order_of(-infinity)
+    auto top = lowest;
+#pragma omp simd reduction(max : top)
+    for (std::int64_t j = 0; j < n; ++j) {
+        const auto o = order_of(x[j]);
+        const auto number = o > infinity ? lowest : o;
+        top = top < number ? number : top;
+    }
+    return from_order(top);
+}
+
+/// The first place of `value` in x[0..n); 0 where it is in none (rows that hold NaN).
+inline std::int64_t first_of(const float* x, std::int64_t n, float value) {
+    constexpr std::int64_t block = 64;
+    for (std::int64_t begin = 0; begin < n; begin += block) {
+        const auto end = begin + block < n ? begin + block : n;
+        int found = 0;
+#pragma omp simd reduction(| : found)
+        for (std::int64_t j = begin; j < end; ++j) found |= x[j] == value;
+        if (!found) continue;
+        for (std::int64_t j = begin; j < end; ++j)
+            if (x[j] == value) return j;
+    }
+    return 0;
 }
 
 }  // namespace eyas

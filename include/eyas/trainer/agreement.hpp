@@ -1,5 +1,4 @@
 #pragma once
-#include <array>
 #include <cstdint>
 #include <exception>
 #include <optional>
@@ -8,18 +7,11 @@
 #include <vector>
 
 #include "eyas/checkpoint/state.hpp"
+#include "eyas/collective/any_rank.hpp"
 #include "eyas/core/checksum.hpp"
 #include "eyas/trainer/metric_totals.hpp"
 
 namespace eyas::detail {
-
-/// Whether any rank says yes: the same answer everywhere.
-template <class C>
-bool any_rank(C& collective, bool mine) {
-    std::array<float, 1> flag{mine ? 1.f : 0.f};
-    collective.all_reduce(std::span<float>(flag));
-    return flag[0] > 0;
-}
 
 template <class C>
 MetricTotals over_ranks(C& collective, MetricTotals totals) {

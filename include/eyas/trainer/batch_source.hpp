@@ -8,7 +8,9 @@
 namespace eyas {
 
 /// What the trainer and the evaluator need of a loader. `position()` is where the batch lies that
-/// next() returns next; its fields are `epoch` and `batch`, and seek() takes one.
+/// next() returns next; its fields are `epoch` and `batch`, and seek() takes one. A source of
+/// unknown length may also offer at_hand(n): whether n more batches are there without waiting for
+/// who makes them.
 template <class L>
 concept BatchSource = requires(L& l, const L& cl, std::int64_t step) {
     // nullptr at the end of the last epoch, and where waiting for it was interrupted.

@@ -66,6 +66,10 @@ struct MemoryPlan {
             remedy = "Weights and optimizer alone need " + megabytes(fixed) +
                      ": use a smaller draft or more memory";
         }
+        for (const auto& p : parts)
+            if (p.name.starts_with("checkpoint: "))
+                remedy += "; without async_checkpoints (--no-async-checkpoints) it is " +
+                          megabytes(p.bytes) + " less";
         throw ResourceError("the plan needs " + megabytes(total()) + ", the budget is " +
                                 megabytes(budget) + "\n" + text(),
                             "memory plan", remedy + "; half the rows save " + megabytes(grows / 2));
@@ -73,19 +77,26 @@ struct MemoryPlan {
 };
 
 /// Plan of training a model of type M with AdamW on batches of up to `rows` rows (B*T), from a
-/// loader whose ring takes `ring_bytes`; made before anything is allocated. M offers
-/// memory_plan(config, options, rows) and parameter_count(config), as Eagle3 does. Of several ranks
-/// each keeps its share of the optimizer's state, and rank 0 has all of it while it writes a
-/// checkpoint.
+/// loader whose ring takes `ring_bytes`; made before anything is allocated. `checkpoint_copy`: by a
+/// trainer that writes checkpoints while it trains (copies_checkpoints(options), on rank 0). Of
+/// several ranks each keeps its share of the optimizer's state; rank 0 has room for all of it, for
+/// checkpoints. M offers memory_plan(config, options, rows) and parameter_count(config), as Eagle3
+/// does.
 template <class M, class Options>
 MemoryPlan memory_plan(const ModelConfig& config, const Options& options, std::int64_t rows,
-                       std::uint64_t ring_bytes, std::int64_t rank = 0, std::int64_t world = 1) {
+                       std::uint64_t ring_bytes, bool checkpoint_copy = false,
+                       std::int64_t rank = 0, std::int64_t world = 1) {
     MemoryPlan plan{M::memory_plan(config, options, rows), rows};
-    const auto trained = static_cast<std::uint64_t>(M::parameter_count(config));
-    const auto ranks = static_cast<std::uint64_t>(world);
-    plan.parts.push_back({"optimizer: masters and moments", (trained * 12 + ranks - 1) / ranks});
+    const auto trained = static_cast<std::uint64_t>(M::parameter_count(config)),
+               state = trained * 12, ranks = static_cast<std::uint64_t>(world);
+    plan.parts.push_back({"optimizer: masters and moments", (state + ranks - 1) / ranks});
     if (world > 1 && rank == 0)
-        plan.parts.push_back({"checkpoint: all ranks' masters and moments", trained * 12});
+        plan.parts.push_back({"optimizer: those of all ranks, for checkpoints", state});
+    const auto weights = trained * sizeof(typename M::PrecisionType::Element);
+    if (checkpoint_copy && world > 1)
+        plan.parts.push_back({"checkpoint: copy of weights", weights});
+    else if (checkpoint_copy)
+        plan.parts.push_back({"checkpoint: copy of weights and optimizer", weights + state});
     if (ring_bytes > 0) plan.parts.push_back({"loader: ring", ring_bytes});
     return plan;
 }

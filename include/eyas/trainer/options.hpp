@@ -33,11 +33,18 @@ struct TrainerOptions {
     std::int64_t log_interval = 10;     // optimizer steps; 0: never
     std::int64_t save_interval = 0;     // optimizer steps; 0: only at the end
     std::int64_t keep_checkpoints = 3;  // latest ones to keep; 0: all
-    std::filesystem::path run_dir;      // checkpoint-{step} directories go here; empty: none
+    bool async_checkpoints = true;  // write them from a copy of the state while training goes on
+    std::filesystem::path run_dir;  // checkpoint-{step} directories go here; empty: none
     Resume resume = Resume::IfPresent;
     std::int64_t bucket_bytes = 4 << 20;  // of gradients that ranks exchange in one call, at most
     TraceRecorder* trace = nullptr;       // told what is done when; outlives the trainer
 };
+
+/// Whether a trainer with these options holds a copy of its state, on rank 0, from which it writes
+/// checkpoints while it trains. (The last one of a run is written from the state itself.)
+inline bool copies_checkpoints(const TrainerOptions& o) {
+    return o.async_checkpoints && o.save_interval > 0 && !o.run_dir.empty();
+}
 
 /// Throws ContractError for numbers that make no sense.
 inline void check_trainer_options(const TrainerOptions& o) {

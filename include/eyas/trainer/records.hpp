@@ -19,9 +19,10 @@ struct LogRecord {
     double grad_norm = 0;                                 // of the last step, before clipping
     double tokens_per_second = 0;                         // real tokens, all ranks
     double supervised_tokens_per_second = 0;
-    double stall_percent = 0;  // share of the interval that this rank waited for batches
-    double seconds = 0;        // since run() began
-    double eta_seconds = 0;    // to last_step, at the pace of this run() so far
+    double stall_percent = 0;       // share of the interval that this rank waited for batches
+    double seconds = 0;             // since run() began
+    double checkpoint_seconds = 0;  // of them, those that training stood still for checkpoints
+    double eta_seconds = 0;         // to last_step, at the pace of this run() so far
 };
 
 /// After every optimizer step, for progress bars.
@@ -32,7 +33,8 @@ struct StepRecord {
     double learning_rate = 0;
 };
 
-/// A checkpoint was written or resumed from. `report` says which ones were passed over, and why.
+/// A checkpoint is on disk for good or was resumed from. `report` says which ones were passed over,
+/// and why.
 struct CheckpointRecord {
     std::filesystem::path path;
     std::int64_t step = 0;
@@ -40,6 +42,7 @@ struct CheckpointRecord {
 };
 
 /// All optional; called on the thread that runs the trainer. What a callback throws ends the run.
+/// on_save comes when the checkpoint is durable; training may be some steps further then.
 struct TrainerCallbacks {
     std::function<void(const StepRecord&)> on_step = {};
     std::function<void(const LogRecord&)> on_log = {};
@@ -54,6 +57,7 @@ struct TrainResult {
     std::int64_t left_over =
         0;  // batches at the end of a stream that make no whole step: untrained
     double seconds = 0;
+    double checkpoint_seconds = 0;  // of them, those that training stood still for checkpoints
     std::optional<std::filesystem::path> checkpoint;  // the last one, where a run directory is set
     std::optional<LogRecord> last_log;
 };

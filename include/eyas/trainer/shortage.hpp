@@ -46,6 +46,18 @@ void share(C& collective, Shortage& mine) {
                                                             "Trainer::run", "See its message"));
 }
 
+/// Whether the next `batches` batches may not have been made yet. Their number and a loader's word
+/// (its at_hand(), where it has one) decide; data of known length are there.
+template <BatchSource L>
+bool may_wait_for_data(const L& loader, bool open, std::int64_t batches) {
+    if constexpr (requires {
+                      { loader.at_hand(batches) } -> std::convertible_to<bool>;
+                  })
+        return open && !loader.at_hand(batches);
+    else
+        return open;
+}
+
 /// Why optimizer step `step` is not made: what these samples (none: another rank's) gave.
 [[noreturn]] inline void refuse_step(std::int64_t step, const std::string& what,
                                      const std::vector<std::string>& ids) {

@@ -12,14 +12,6 @@
 
 namespace eyas::detail {
 
-/// An optimizer's state as a checkpoint has it. Views of the optimizer's own memory in a world of
-/// one; else of `tensors`, on rank 0, and nothing elsewhere.
-struct WholeState {
-    std::vector<Tensor> tensors = {};
-    std::vector<NamedBuffer> buffers = {};
-    std::vector<std::size_t> first = {};  // of each parameter, its first in `buffers`
-};
-
 /// `state`: of the optimizer over shards.owned().
 inline std::vector<TensorSlice> state_slices(const Shards& shards,
                                              std::span<const NamedBuffer> state) {
@@ -37,55 +29,74 @@ inline std::vector<TensorSlice> state_slices(const Shards& shards,
     return all;
 }
 
-/// On rank 0, what receives no gradient and room for all else; elsewhere nothing. `state`: of the
-/// optimizer over shards.owned().
-inline WholeState room_for_state(const Shards& shards, std::span<const NamedBuffer> state) {
-    WholeState whole;
-    auto rest = state.subspan(adamw_state.size() * shards.slices().size());
-    for (const auto& p : shards.parameters()) {
-        whole.first.push_back(whole.buffers.size());
-        for (std::size_t k = 0; k < (p.receives_gradient ? adamw_state.size() : 1); ++k) {
-            whole.tensors.emplace_back(DType::F32, p.value.shape);
-            whole.buffers.push_back({adamw_state[k] + p.name, whole.tensors.back().mutable_view()});
-        }
-        if (p.receives_gradient) continue;
-        convert_into(rest.front().buffer, whole.buffers.back().buffer);
-        rest = rest.subspan(1);
-    }
-    return whole;
-}
-
-/// What all ranks' optimizers hold, on rank 0, under the names and in the order of AdamW::state().
-/// All ranks call it; besides the whole it takes a bucket's memory. `state`: this rank's. Throws
-/// ResourceError, on every rank, where rank 0 has no memory for it.
+/// Brings what all ranks' optimizers hold together on rank 0, whose memory for it is taken at the
+/// first call and kept. In a world of one all is there already.
 template <class C>
-WholeState gather_state(const Shards& shards, std::vector<NamedBuffer> state, C& collective) {
-    if (!shards.shared()) return {.buffers = std::move(state)};
-    WholeState whole;
-    all_or_none<ResourceError>(collective, "rank 0 has no memory for the optimizer's whole state",
-                               "checkpoint", [&] {
-                                   if (collective.is_root()) whole = room_for_state(shards, state);
-                               });
-    std::vector<float> row;
-    std::size_t first = 0;
-    for (std::size_t b = 0; b < shards.buckets().size(); first = shards.slices_end(b++)) {
-        const auto& bucket = shards.buckets()[b];
-        row.resize(bucket.size());
-        for (std::size_t k = 0; k < adamw_state.size(); ++k) {
-            for (auto s = first; s < shards.slices_end(b); ++s)
-                std::ranges::copy(state[adamw_state.size() * s + k].buffer.template as<float>(),
-                                  row.data() + shards.slices()[s].bucket_offset);
-            collective.gather(std::span(row), bucket.shards);
-            if (!collective.is_root()) continue;
-            for (const auto& piece : bucket.pieces)
-                std::copy_n(row.data() + piece.offset, piece.count,
-                            whole.buffers[whole.first[piece.parameter] + k]
-                                    .buffer.template as<float>()
-                                    .data() +
-                                piece.begin);
+class StateGather {
+public:
+    /// Both must outlive it.
+    StateGather(const Shards& shards, C& collective) : shards_(shards), collective_(collective) {}
+
+    /// On rank 0 the whole state, under the names and in the order of AdamW::state(), good until
+    /// the next call; elsewhere nothing. All ranks call it. `state`: of this rank's optimizer, over
+    /// shards.owned(); in a world of one it is what comes back. Throws ResourceError, on every
+    /// rank, where rank 0 has no memory for it.
+    std::vector<NamedBuffer> gather(std::vector<NamedBuffer> state) {
+        if (!shards_.shared()) return state;
+        all_or_none<ResourceError>(collective_,
+                                   "rank 0 has no memory for the state of all ranks' optimizers",
+                                   "checkpoint", [&] {
+                                       if (collective_.is_root() && whole_.empty()) make_room();
+                                   });
+        if (collective_.is_root()) copy_untrained(state);
+        std::vector<float> row;
+        for (std::size_t b = 0, first = 0; b < shards_.buckets().size(); ++b) {
+            row.resize(shards_.buckets()[b].size());
+            for (std::size_t k = 0; k < kinds; ++k) {
+                for (auto s = first; s < shards_.slices_end(b); ++s)
+                    std::ranges::copy(state[kinds * s + k].buffer.as<float>(),
+                                      row.data() + shards_.slices()[s].bucket_offset);
+                collective_.gather(std::span(row), shards_.buckets()[b].shards);
+                if (collective_.is_root()) spread(row, shards_.buckets()[b], k);
+            }
+            first = shards_.slices_end(b);
+        }
+        return whole_;
+    }
+
+private:
+    static constexpr auto kinds = adamw_state.size();
+
+    void make_room() {
+        for (const auto& p : shards_.parameters()) {
+            first_.push_back(whole_.size());
+            for (std::size_t k = 0; k < (p.receives_gradient ? kinds : 1); ++k) {
+                tensors_.emplace_back(DType::F32, p.value.shape);
+                whole_.push_back({adamw_state[k] + p.name, tensors_.back().mutable_view()});
+            }
         }
     }
-    return whole;
-}
+
+    void copy_untrained(const std::vector<NamedBuffer>& state) {
+        auto at = kinds * shards_.slices().size();
+        for (std::size_t i = 0; i < first_.size(); ++i)
+            if (!shards_.parameters()[i].receives_gradient)
+                convert_into(state[at++].buffer, whole_[first_[i]].buffer);
+    }
+
+    /// A bucket's row of kind k, to the tensors that it is made of.
+    void spread(const std::vector<float>& row, const Bucket& bucket, std::size_t k) {
+        for (const auto& piece : bucket.pieces) {
+            const auto to = whole_[first_[piece.parameter] + k].buffer.as<float>();
+            std::copy_n(row.data() + piece.offset, piece.count, to.data() + piece.begin);
+        }
+    }
+
+    const Shards& shards_;
+    C& collective_;
+    std::vector<Tensor> tensors_;
+    std::vector<NamedBuffer> whole_;  // of tensors_
+    std::vector<std::size_t> first_;  // of each parameter, its first in whole_
+};
 
 }  // namespace eyas::detail

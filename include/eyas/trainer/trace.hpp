@@ -19,14 +19,14 @@ namespace eyas {
 
 /// Writes what a trainer does, and when, as a Chrome trace (chrome://tracing, Perfetto): a list of
 /// begin and end events in the order in which they happened, with the rank as process, and as
-/// thread 0 the one that drives the trainer, as 1 the one that exchanges with other ranks. What is
-/// written before a process is killed can be read, too: the format's closing bracket may be
-/// missing.
+/// threads the one that drives the trainer, the one that exchanges with other ranks and the one
+/// that writes checkpoints. What is written before a process is killed can be read, too: the
+/// format's closing bracket may be missing.
 ///
 /// Any thread. A disk that refuses ends the recording and not the training; close() tells of it.
 class TraceRecorder {
 public:
-    enum class Lane { Trainer, Exchange };
+    enum class Lane { Trainer, Exchange, Writer };
 
     /// Creates the file, over an older one. Throws ResourceError, or DataError where the directory
     /// does not exist.
@@ -38,6 +38,7 @@ public:
         label("process_name", Lane::Trainer, "rank " + std::to_string(rank));
         label("thread_name", Lane::Trainer, "trainer");
         label("thread_name", Lane::Exchange, "exchange between ranks");
+        label("thread_name", Lane::Writer, "checkpoint writer");
     }
     TraceRecorder(const TraceRecorder&) = delete;
     TraceRecorder& operator=(const TraceRecorder&) = delete;

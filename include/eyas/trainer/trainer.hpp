@@ -10,6 +10,7 @@
 
 #include "eyas/checkpoint/checkpoint.hpp"
 #include "eyas/checkpoint/run_lock.hpp"
+#include "eyas/collective/any_rank.hpp"
 #include "eyas/collective/collective.hpp"
 #include "eyas/loader/options.hpp"
 #include "eyas/model/concept.hpp"
@@ -19,6 +20,7 @@
 #include "eyas/trainer/activity.hpp"
 #include "eyas/trainer/agreement.hpp"
 #include "eyas/trainer/batch_source.hpp"
+#include "eyas/trainer/checkpoint_writer.hpp"
 #include "eyas/trainer/gradient_exchange.hpp"
 #include "eyas/trainer/identity.hpp"
 #include "eyas/trainer/log_window.hpp"
@@ -60,8 +62,11 @@ public:
 
     /// Trains until max_steps or the end of the loader's epochs, or until request_stop(). Resumes
     /// first as options().resume says, and writes a checkpoint at the end. A later call goes on
-    /// from where the loader stands. After each checkpoint (or at its time, where there is no run
-    /// directory) the loader is told to acknowledge what it contains.
+    /// from where the loader stands. When a checkpoint is durable (or at its time, where there is
+    /// no run directory) the loader is told to acknowledge what it contains. Those before the last
+    /// are written while training goes on (async_checkpoints); a failure of that ends the run at
+    /// the next step. All are durable, or their failure was thrown, before this returns. Before it
+    /// throws, the one under way is written to its end; if that fails, too, an Error tells both.
     /// A loader of unknown length (a stream) ends the run with its data, also where waiting for
     /// them was interrupted; the batches of a step that is not whole are untrained then and come
     /// again in a resumed run. When waiting fails (TransportError), a checkpoint is written first.
@@ -72,6 +77,36 @@ public:
     TrainResult run(L& loader, const TrainerCallbacks& callbacks = {}) {
         std::optional<RunLock> lock;
         if (!options_.run_dir.empty() && collective_.is_root()) lock.emplace(options_.run_dir);
+        const bool whole = !shards_.shared();  // else it is gathered first
+        return writer_.run(content(whole ? optimizer_.state() : std::vector<NamedBuffer>()),
+                           [&] { return train(loader, callbacks); });
+    }
+
+    /// Ends run() after the step in progress, with a checkpoint. Any thread. For Ctrl-C, see
+    /// core/stop_signals.hpp: no signal handler may run on a thread that multiplies matrices.
+    void request_stop() noexcept { stop_.store(true); }
+
+    /// A checkpoint of the last whole step in another directory, which keeps that one: the best so
+    /// far, say. For callbacks; every rank calls it, rank 0 writes. Throws what writing throws, on
+    /// the other ranks ResourceError.
+    void save_copy(const std::filesystem::path& directory) {
+        writer_.copy_to(
+            directory, [this] { return whole_content(); }, state());
+    }
+
+    std::int64_t step() const { return step_; }             // optimizer steps done in all
+    const Activity& activity() const { return activity_; }  // for a Watchdog
+    M& model() { return model_; }
+    optimizer_type& optimizer() { return optimizer_; }  // of this rank's share
+
+private:
+    struct StepDone {
+        double loss, norm, rate;
+    };
+
+    /// run(), with the lock held.
+    template <class L>
+    TrainResult train(L& loader, const TrainerCallbacks& callbacks) {
         const auto plan = make_plan(options_, loader.batches_per_epoch());
         auto schedule_options = options_.schedule;
         schedule_options.total_steps = plan.total_steps;
@@ -94,6 +129,8 @@ public:
         bool stop = any_rank(stop_.exchange(false));
         bool saved = result.checkpoint.has_value();
         while (step_ < plan.last_step && !stop) {
+            writer_.look(detail::may_wait_for_data(loader, plan.open, options_.accumulation),
+                         loader, result, callbacks);
             const auto done = train_step(loader, schedule.rate(step_), plan.open, timed, shortage);
             if (!done) break;
             saved = false;
@@ -104,11 +141,12 @@ public:
                 result.last_log = log(loader, window, timed, *done, shown_last, callbacks);
             stop = any_rank(stop_.exchange(false));
             if (options_.save_interval > 0 && step_ % options_.save_interval == 0) {
-                save(loader, result, callbacks);
+                save(stop || step_ >= plan.last_step, loader, result, callbacks);
                 saved = true;
             }
         }
-        if (!saved && step_ > 0) save(loader, result, callbacks);
+        if (!saved && step_ > 0) save(true, loader, result, callbacks);
+        writer_.settle(loader, result, callbacks);
         if (shortage.error) std::rethrow_exception(shortage.error);
         stop = stop || shortage.interrupted;
         result.left_over = shortage.interrupted ? 0 : shortage.batches;
@@ -116,29 +154,9 @@ public:
         result.steps = step_ - first_step;
         result.stopped = stop && step_ < plan.last_step;
         result.seconds = window.seconds();
+        result.checkpoint_seconds = writer_.seconds();
         return result;
     }
-
-    /// Ends run() after the step in progress, with a checkpoint. Any thread. For Ctrl-C, see
-    /// core/stop_signals.hpp: no signal handler may run on a thread that multiplies matrices.
-    void request_stop() noexcept { stop_.store(true); }
-
-    /// A checkpoint of the last whole step in another directory, which keeps that one: the best so
-    /// far, say. For callbacks; every rank calls it, rank 0 writes. Throws what writing throws, on
-    /// the other ranks ResourceError.
-    void save_copy(const std::filesystem::path& directory) {
-        write(directory, 1, [](const std::filesystem::path&) {});
-    }
-
-    std::int64_t step() const { return step_; }             // optimizer steps done in all
-    const Activity& activity() const { return activity_; }  // for a Watchdog
-    M& model() { return model_; }
-    optimizer_type& optimizer() { return optimizer_; }  // of this rank's share
-
-private:
-    struct StepDone {
-        double loss, norm, rate;
-    };
 
     /// One optimizer step; nothing, and nothing changes, where an open plan's data are short.
     template <class L>
@@ -193,6 +211,7 @@ private:
         r.epoch = loader.position().epoch;
         r.learning_rate = done.rate;
         r.grad_norm = done.norm;
+        r.checkpoint_seconds = writer_.seconds();
         r = window.record(detail::over_ranks(collective_, interval_),
                           detail::over_ranks(collective_, timed), std::move(r),
                           loader.stall_seconds());
@@ -202,15 +221,12 @@ private:
         return r;
     }
 
-    bool any_rank(bool mine) { return detail::any_rank(collective_, mine); }
+    bool any_rank(bool mine) { return eyas::any_rank(collective_, mine); }
 
-    /// A checkpoint of the last whole step, then the acknowledgement of what it contains. Rank 0
-    /// writes; a failure there is an error on every rank, and nothing is acknowledged.
+    /// A checkpoint of the last whole step, `last`: of the run.
     template <class L>
-    void save(L& loader, TrainResult& result, const TrainerCallbacks& callbacks) {
-        if (!options_.run_dir.empty()) write_checkpoint(result, callbacks);
-        activity_.enter("acknowledging samples");
-        loader.acknowledge(detail::position_at(loader, done_), step_);
+    void save(bool last, L& loader, TrainResult& result, const TrainerCallbacks& callbacks) {
+        writer_.save([this] { return whole_content(); }, state(), last, loader, result, callbacks);
     }
 
     template <class L>
@@ -225,27 +241,6 @@ private:
                 .optimizer_step = optimizer_.step_count(),
                 .metrics = detail::over_ranks(collective_, interval_).to_json(),
                 .identity = identity_};
-    }
-
-    void write_checkpoint(TrainResult& result, const TrainerCallbacks& callbacks) {
-        write(options_.run_dir, options_.keep_checkpoints, [&](const std::filesystem::path& path) {
-            result.checkpoint = path;
-            if (callbacks.on_save) callbacks.on_save({path, step_, ""});
-        });
-    }
-
-    /// Every rank calls it; rank 0 writes what all have, and calls written(path).
-    template <class F>
-    void write(const std::filesystem::path& directory, std::int64_t keep, F&& written) {
-        const auto stage = enter("writing a checkpoint", "checkpoint");
-        const auto now = state();
-        auto whole = detail::gather_state(shards_, optimizer_.state(), collective_);
-        detail::all_or_none<ResourceError>(
-            collective_, "rank 0 could not write checkpoint " + std::to_string(step_),
-            directory.string(), [&] {
-                if (!collective_.is_root()) return;
-                written(save_checkpoint(directory, content(std::move(whole.buffers)), now, keep));
-            });
     }
 
     /// All ranks go on from the same checkpoint, or all throw.
@@ -273,6 +268,9 @@ private:
         return {model_.parameters(), model_.vocab_map(), model_.config(), std::move(optimizer)};
     }
 
+    /// Of all ranks, on rank 0; all of them call it.
+    CheckpointContent whole_content() { return content(gather_.gather(optimizer_.state())); }
+
     /// `stage` for a watchdog, `span` for a trace.
     TraceRecorder::Span enter(const char* stage, const char* span) {
         activity_.enter(stage);
@@ -285,6 +283,7 @@ private:
     detail::Shards shards_;
     detail::GradientExchange<C> exchange_;
     optimizer_type optimizer_;
+    detail::StateGather<C> gather_{shards_, collective_};
     Json identity_;
     LoaderPosition done_;    // of the batch after the last whole step
     MetricTotals interval_;  // since the last log record, this rank's share
@@ -292,6 +291,7 @@ private:
     bool started_ = false;
     std::atomic<bool> stop_{false};
     Activity activity_;
+    detail::CheckpointWriter<C> writer_{options_, collective_, activity_};
 };
 
 }  // namespace eyas

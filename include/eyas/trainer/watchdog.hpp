@@ -56,7 +56,7 @@ private:
                 std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - since);
             if (told || lasted < limit_) continue;
             told = true;
-            report_(last.stage, lasted);
+            report_(last.text().c_str(), lasted);
         }
     }
 
