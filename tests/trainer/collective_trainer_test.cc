@@ -266,6 +266,32 @@ TEST_CASE("a checkpoint has the same tensors in the same order whoever wrote it"
     }
 }
 
+TEST_CASE("ranks write while training goes on what they would write at once") {
+    const RunDirectory at_once("at-once"), meanwhile("meanwhile");
+    for (const auto* run : {&at_once, &meanwhile}) {
+        ThreadGroup group(3);
+        const auto errors = on_ranks(3, [&](int r) {
+            FakeModel<F32> model;
+            SharedLoader data(36, 1, r, 3);
+            auto o = options();
+            o.run_dir = run->path();
+            o.save_interval = 3;
+            o.keep_checkpoints = 0;
+            o.async_checkpoints = run == &meanwhile;
+            GroupTrainer trainer(model, o, ThreadMember(group, r));
+            trainer.run(data, {.on_step = [&](const StepRecord& s) {
+                            if (s.step == 4) trainer.save_copy(run->path() / "best");
+                        }});
+        });
+        for (const auto& e : errors) CHECK(text_of(e) == "");
+    }
+    for (const char* dir :
+         {"checkpoint-3", "best/checkpoint-4", "checkpoint-6", "checkpoint-9", "checkpoint-12"})
+        for (const char* file : {"model.safetensors", "optimizer.safetensors", "state.json"})
+            CHECK((read_text_file(at_once.path() / dir / file) ==
+                   read_text_file(meanwhile.path() / dir / file)));
+}
+
 TEST_CASE("another number of samples a step or an epoch is refused in another world") {
     const RunDirectory run("other");
     train(2, run.path(), 6);
