@@ -557,6 +557,7 @@ TEST_CASE("a checkpoint or a copy that rank 0 cannot write is an error on every 
         auto o = options();
         o.run_dir = run.path() / "run";
         o.save_interval = copy ? 0 : 2;
+        o.async_checkpoints = false;
         GroupTrainer trainer(model, o, ThreadMember(group, r));
         trainer.run(data, {.on_step =
                                [&](const StepRecord& s) {
