@@ -28,7 +28,7 @@ inline MemoryPlan plan_training(const DraftArguments& draft, const ModelConfig& 
     return draft.memory_plan(
         config, loader.batch_size * tokens,
         loader.ring_bytes > 0 ? static_cast<std::uint64_t>(loader.ring_bytes) : batch * slots,
-        checkpoint_copy);
+        checkpoint_copy, loader.rank, loader.world);
 }
 
 }  // namespace eyas::cli

@@ -32,7 +32,8 @@ public:
               "Several processes train one draft, each on its share of the samples, where RANK, "
               "WORLD_SIZE, MASTER_ADDR and MASTER_PORT say so (torchrun, or set by hand), or "
               "mpirun "
-              "or srun started them; --out is a directory that all of them see") {
+              "or srun started them; --out is a directory that all of them see. Another number of "
+              "processes may go on where they stopped, with as many samples a step in all") {
         draft_.declare(app_, true);
         app_.add_option("--init", init_,
                         "weights to start from instead of those of --seed: an exported draft, a "
@@ -82,6 +83,14 @@ public:
                         "be silent; longer than rank 0 takes to write a checkpoint")
             ->capture_default_str()
             ->check(CLI::Range(1, 86'400));
+        app_.add_option("--bucket-bytes", options_.trainer.bucket_bytes,
+                        "of several processes: gradients that go between them in one call, while "
+                        "others are still being computed")
+            ->capture_default_str()
+            ->check(CLI::PositiveNumber);
+        app_.add_option("--trace", trace_,
+                        "write what is done when to this file, for chrome://tracing or Perfetto; "
+                        "of several processes, rank 1 writes NAME-rank-1.json beside NAME.json");
         declare_training();
         declare_loading();
     }
@@ -179,7 +188,10 @@ private:
     /// Only rank 0 speaks; what goes wrong is said by all.
     void join_others() {
         group_.join(std::chrono::seconds(peer_timeout_));
-        is_root_ = group_.member().is_root();
+        const auto me = group_.member();
+        is_root_ = me.is_root();
+        options_.loader.rank = me.rank();
+        options_.loader.world = me.world();
         if (!is_root_ && !std::freopen("/dev/null", "w", stdout))
             eyas::detail::throw_errno("cannot open", "/dev/null");
     }
@@ -191,7 +203,7 @@ private:
         if (group_.member().world() == 1) return;
         auto mine = configuration();
         for (const char* own : {"target", "draft-config", "vocab-map", "init", "store", "manifest",
-                                "wait", "eval-features", "watchdog", "out", "peer-timeout",
+                                "wait", "eval-features", "watchdog", "out", "peer-timeout", "trace",
                                 "prefetch", "prefetch-threads", "memory-budget", "ring-bytes"})
             mine.erase(own);
         mine["samples"] = data_identity(samples, options_.loader).dump();
@@ -258,12 +270,26 @@ private:
         return ledger;
     }
 
+    /// None where it was not asked for. trace.json of rank 0, trace-rank-1.json of rank 1.
+    std::unique_ptr<TraceRecorder> open_trace() {
+        if (trace_.empty()) return nullptr;
+        const auto rank = group_.member().rank();
+        const std::filesystem::path path(trace_);
+        auto name = path.stem();
+        if (rank > 0) name += "-rank-" + std::to_string(rank);
+        name += path.extension();
+        auto trace = std::make_unique<TraceRecorder>(path.parent_path() / name, rank);
+        options_.trainer.trace = trace.get();
+        return trace;
+    }
+
     /// `samples`: a manifest or a stream; `count`: how many there are, in words.
     template <class S, class Samples, class M>
     OrderedJson train(S& store, Samples& samples, const std::string& count, M& model) {
         require_agreement(samples);
         group_.share_weights(model);
         const auto ledger = open_ledger(samples);
+        const auto trace = open_trace();
         Pipeline<S, Trainer<M, TrainingGroup::Member>> pipeline(store, samples, model, options_,
                                                                 group_.member());
         std::printf("%s samples from %s, draft of %.2f M parameters, TTT length %lld, %s\n",
@@ -309,6 +335,7 @@ private:
                              store_.uri.c_str(), static_cast<long long>(reached_.load()));
             });
         const auto result = pipeline.run(callbacks);
+        if (trace) trace->close();
         const auto path = result.checkpoint ? result.checkpoint->string() : std::string();
         std::printf("%s at step %lld after %s (%.2f s stood still for checkpoints): %s\n",
                     result.stopped ? "stopped (run it again to go on)" : "done",
@@ -398,7 +425,7 @@ private:
     DraftArguments draft_;
     StoreArguments store_;
     PipelineOptions options_;
-    std::string manifest_, scheduler_ = "cosine", held_out_, init_;
+    std::string manifest_, scheduler_ = "cosine", held_out_, init_, trace_;
     std::int64_t wait_ = 0, eval_interval_ = 0;
     bool follow_ = false;
     std::uint64_t memory_budget_ = 0;

@@ -7,8 +7,8 @@
 #include <stdexcept>
 
 #include "tests/checkpoint/run_directory.hpp"
+#include "tests/collective/thread_group.hpp"
 #include "tests/trainer/async_checkpoints.hpp"
-#include "tests/trainer/two_ranks.hpp"
 
 using namespace eyas;
 using namespace eyas::test;
@@ -188,7 +188,7 @@ TEST_CASE("what on_save throws ends the run, and nothing of it is acknowledged")
 TEST_CASE("two ranks settle a checkpoint at the same step, and a full disk ends both") {
     const auto room = in_second_file();
     const RunDirectory run("ranks");
-    test::Group group(2);
+    ThreadGroup group(2);
     FakeModel<F32> a, b;
     FakeModel<F32>* models[] = {&a, &b};
     FakeLoader loaders[] = {FakeLoader(20, 1, 100), FakeLoader(20, 1, 200)};
@@ -197,8 +197,8 @@ TEST_CASE("two ranks settle a checkpoint at the same step, and a full disk ends 
     Steps seen[2];  // for each step, what was acknowledged by then
     std::int64_t reached[2] = {0, 0};
     const auto errors = test::on_both([&](int r) {
-        Trainer<FakeModel<F32>, Collective<test::Threads>> trainer(
-            *models[r], options(run.path(), 4), Collective<test::Threads>(group, r));
+        Trainer<FakeModel<F32>, ThreadMember> trainer(*models[r], options(run.path(), 4),
+                                                      ThreadMember(group, r));
         auto& data = loaders[r];
         TrainerCallbacks callbacks;
         callbacks.on_step = [&](const StepRecord& s) {
@@ -218,8 +218,8 @@ TEST_CASE("two ranks settle a checkpoint at the same step, and a full disk ends 
         at_end();
     });
     CHECK_THAT(errors[0], Contains("No space left"));
-    CHECK_THAT(errors[1],
-               Contains("rank 0 could not write checkpoint") && Contains("See rank 0's message"));
+    CHECK_THAT(errors[1], Contains("rank 0 could not write checkpoint") &&
+                              Contains("See the message of the rank that failed"));
     CHECK(seen[0] == seen[1]);
     CHECK(seen[0][5] == 0);
     CHECK(acknowledged_in(loaders[0]) == acknowledged_in(loaders[1]));
@@ -231,14 +231,14 @@ TEST_CASE("two ranks settle a checkpoint at the same step, and a full disk ends 
 
 TEST_CASE("a copy that rank 0 cannot write is an error on both") {
     const RunDirectory run("ranks-copy");
-    Group group(2);
+    ThreadGroup group(2);
     FakeModel<F32> a, b;
     FakeModel<F32>* models[] = {&a, &b};
     FakeLoader loaders[] = {FakeLoader(4, 1, 100), FakeLoader(4, 1, 200)};
     std::ofstream(run.path()) << "a file where a directory is wanted";
     const auto errors = on_both([&](int r) {
-        Trainer<FakeModel<F32>, Collective<Threads>> trainer(*models[r], options("", 0),
-                                                             Collective<Threads>(group, r));
+        Trainer<FakeModel<F32>, ThreadMember> trainer(*models[r], options("", 0),
+                                                      ThreadMember(group, r));
         trainer.run(loaders[r], {.on_step = [&](const StepRecord& s) {
                         if (s.step == 2) trainer.save_copy(run.path() / "best");
                     }});

@@ -1,7 +1,11 @@
 #pragma once
 #include <filesystem>
+#include <utility>
+#include <vector>
 
-#include "eyas/checkpoint/state.hpp"
+#include "eyas/checkpoint/checkpoint.hpp"
+#include "eyas/trainer/agreement.hpp"
+#include "eyas/trainer/identity.hpp"
 #include "eyas/trainer/options.hpp"
 
 namespace eyas::detail {
@@ -22,6 +26,34 @@ inline LatestCheckpoint checkpoint_to_resume(const std::filesystem::path& run_di
         throw ContractError("there is no checkpoint to resume from", where,
                             "Name the run directory of an earlier run");
     return latest;
+}
+
+/// The same for all ranks; none where `run_dir` is empty. Where one finds another than the others,
+/// or fails, every rank throws: its own error, or ContractError.
+template <class C>
+LatestCheckpoint common_checkpoint(C& collective, const std::filesystem::path& run_dir,
+                                   Resume resume) {
+    LatestCheckpoint latest;
+    all_or_none<ContractError>(collective, "another rank cannot resume", run_dir.string(), [&] {
+        if (!run_dir.empty()) latest = checkpoint_to_resume(run_dir, resume);
+    });
+    require_same_checkpoint(collective, latest, run_dir.string());
+    return latest;
+}
+
+/// Reads a checkpoint for a run of this identity, whose world may have another size; errors as of
+/// restore_checkpoint, identity_to_resume and position_to_resume. What is returned has the position
+/// that this run's loader goes on at.
+inline CheckpointState restore_for(const Json& identity, const LatestCheckpoint& from,
+                                   const CheckpointContent& content,
+                                   std::vector<TensorSlice> slices) {
+    const auto where = from.path->string();
+    const auto wanted = identity_to_resume(from.state.identity, identity, where);
+    const auto to = position_to_resume(from.state, identity, where);
+    auto s = restore_checkpoint(*from.path, content, wanted, std::move(slices));
+    s.epoch = to.epoch;
+    s.batch = to.batch;
+    return s;
 }
 
 }  // namespace eyas::detail
