@@ -11,7 +11,7 @@
 #include <memory>
 #include <sstream>
 #include <string>
-#include <vector>
+#include <utility>
 
 #include "bench/trainer/saves.hpp"
 #include "bench/trainer/shape.hpp"
@@ -60,10 +60,10 @@ void print_stages(const StepShape& s, const StageClock& clock, const Outside& ou
     row("attention", clock.attention);
     row("rows (norms, softmax, …)", clock.loops);
     told += clock.attention.seconds + clock.loops.seconds;
-    row("copies, one thread", {model_seconds - told, 0, 0});
-    row("gradients to zero", {outside.zero, 0, 0});
-    row("norm of the gradients", {outside.clip, 0, 0});
-    row("AdamW", {outside.update, 0, 0});
+    row("copies, one thread", {model_seconds - told});
+    row("gradients to zero", {outside.zero});
+    row("norm of the gradients", {outside.clip});
+    row("AdamW", {outside.update});
 }
 
 template <PrecisionPolicy P>

@@ -115,11 +115,12 @@ struct BenchBatch {
 
     /// Teacher states are rows of the head `head` [V, D] of draft tokens, whose own logit is by far
     /// the largest: so every row's arg-max has a draft id and is in the loss.
-    BenchBatch(const StepShape& s, std::int64_t T, std::int64_t supervised, const Tensor& head)
+    BenchBatch(const StepShape& s, std::int64_t T, std::int64_t supervised, const Tensor& head,
+               unsigned seed = 2)
         : ids(Tensor::zeros(DType::I64, {1, T})),
           ones(Tensor::zeros(DType::I64, {1, T})),
           mask(Tensor::zeros(DType::I64, {1, T})),
-          hidden(random_tensor({1, T, 3 * s.D}, 2)),
+          hidden(random_tensor({1, T, 3 * s.D}, seed)),
           target(DType::F32, {1, T, s.D}) {
         std::ranges::fill(ones.as<std::int64_t>(), 1);
         for (std::int64_t t = 0; t < T; ++t) {

@@ -4,21 +4,18 @@
 #include <atomic>
 #include <cstdint>
 #include <map>
-#include <string>
 #include <utility>
 
 #include "bench/timing.hpp"
 #include "eyas/device/cpu.hpp"
-#include "eyas/format/hf_config.hpp"
 
 // Where a step's time goes: a device that is Cpu with a clock in it, so that the model that is
 // timed is the one that trains.
 namespace eyas::bench {
 
-/// Time and multiply-adds of one kind of work. Time inside parallel loops is of all threads.
+/// Time on the clock, and operations, of one kind of work.
 struct Work {
     double seconds = 0, flops = 0;
-    std::int64_t calls = 0;
 };
 
 /// Products by what they are: (rows of the weight, columns of the weight, which of the three
@@ -80,7 +77,6 @@ private:
     static void add(Work& w, double seconds, double flops) {
         w.seconds += seconds;
         w.flops += flops;
-        ++w.calls;
     }
 
     template <class F>

@@ -57,12 +57,12 @@ struct DraftArguments {
         return map;
     }
 
-    /// Of training this draft on batches of up to `rows` rows.
+    /// Of training this draft on batches of up to `rows` rows, as rank `rank` of `world`.
     MemoryPlan memory_plan(const ModelConfig& c, std::int64_t rows, std::uint64_t ring_bytes,
-                           bool checkpoint_copy) const {
+                           bool checkpoint_copy, std::int64_t rank, std::int64_t world) const {
         const auto plan = [&]<class P>(P) {
             return eyas::memory_plan<Eagle3<Cpu, P>>(c, options(), rows, ring_bytes,
-                                                     checkpoint_copy);
+                                                     checkpoint_copy, rank, world);
         };
         return precision == Bf16::name ? plan(Bf16()) : plan(F32());
     }

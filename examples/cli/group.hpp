@@ -24,6 +24,15 @@ public:
     void all_reduce(std::span<float> v) { gloo_->all_reduce(v); }
     void all_reduce(std::span<double> v) { gloo_->all_reduce(v); }
     void broadcast(std::span<std::byte> bytes, int root) { gloo_->broadcast(bytes, root); }
+    void reduce_scatter(std::span<float> v, std::span<const std::size_t> counts) {
+        gloo_->reduce_scatter(v, counts);
+    }
+    void all_gather(std::span<std::byte> bytes, std::span<const std::size_t> counts) {
+        gloo_->all_gather(bytes, counts);
+    }
+    void gather(std::span<std::byte> bytes, std::span<const std::size_t> counts, int root) {
+        gloo_->gather(bytes, counts, root);
+    }
     void barrier() { gloo_->barrier(); }
 
 private:

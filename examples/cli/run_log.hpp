@@ -41,6 +41,7 @@ public:
                         {"learning_rate", r.learning_rate},
                         {"grad_norm", r.grad_norm},
                         {"tokens_per_second", r.tokens_per_second},
+                        {"padding_percent", r.padding_percent},
                         {"stall_percent", r.stall_percent},
                         {"seconds", r.seconds},
                         {"checkpoint_seconds", r.checkpoint_seconds}});
@@ -50,6 +51,7 @@ public:
         scalar("train/learning_rate", r.step, r.learning_rate);
         scalar("train/grad_norm", r.step, r.grad_norm);
         scalar("speed/tokens_per_second", r.step, r.tokens_per_second);
+        scalar("speed/padding_percent", r.step, r.padding_percent);
         scalar("speed/stall_percent", r.step, r.stall_percent);
         scalar("speed/checkpoint_seconds", r.step, r.checkpoint_seconds);
     }

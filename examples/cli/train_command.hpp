@@ -1,7 +1,10 @@
 #pragma once
+#include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <concepts>
 #include <optional>
+#include <type_traits>
 
 #include "best_checkpoint.hpp"
 #include "checkpoints.hpp"
@@ -29,7 +32,8 @@ public:
               "Several processes train one draft, each on its share of the samples, where RANK, "
               "WORLD_SIZE, MASTER_ADDR and MASTER_PORT say so (torchrun, or set by hand), or "
               "mpirun "
-              "or srun started them; --out is a directory that all of them see") {
+              "or srun started them; --out is a directory that all of them see. Another number of "
+              "processes may go on where they stopped, with as many samples a step in all") {
         draft_.declare(app_, true);
         app_.add_option("--init", init_,
                         "weights to start from instead of those of --seed: an exported draft, a "
@@ -79,6 +83,14 @@ public:
                         "be silent; longer than rank 0 takes to write a checkpoint")
             ->capture_default_str()
             ->check(CLI::Range(1, 86'400));
+        app_.add_option("--bucket-bytes", options_.trainer.bucket_bytes,
+                        "of several processes: gradients that go between them in one call, while "
+                        "others are still being computed")
+            ->capture_default_str()
+            ->check(CLI::PositiveNumber);
+        app_.add_option("--trace", trace_,
+                        "write what is done when to this file, for chrome://tracing or Perfetto; "
+                        "of several processes, rank 1 writes NAME-rank-1.json beside NAME.json");
         declare_training();
         declare_loading();
     }
@@ -105,7 +117,8 @@ private:
                         "optimizer steps in all; 0: until the epochs end")
             ->capture_default_str();
         app_.add_option("--epochs", t.epochs, "passes over the samples")->capture_default_str();
-        app_.add_option("--batch-size", options_.loader.batch_size, "samples a batch")
+        app_.add_option("--batch-size", options_.loader.batch_size,
+                        "samples a batch; with --pack-tokens, rows")
             ->capture_default_str();
         app_.add_option("--accumulation", t.accumulation, "batches an optimizer step")
             ->capture_default_str();
@@ -113,6 +126,11 @@ private:
         app_.add_flag("!--keep-last", options_.loader.drop_last,
                       "train on the short batch at the end of an epoch, too");
         app_.add_option("--max-len", options_.loader.max_len, "cut samples to so many tokens")
+            ->capture_default_str();
+        app_.add_option("--pack-tokens", options_.loader.pack_tokens,
+                        "put several samples into one row of up to so many tokens, where they see "
+                        "nothing of each other: less padding; samples longer than that are cut to "
+                        "it; 0: a sample a row")
             ->capture_default_str();
         app_.add_option("--lr", t.schedule.base_rate, "learning rate after warm-up")
             ->capture_default_str();
@@ -170,7 +188,10 @@ private:
     /// Only rank 0 speaks; what goes wrong is said by all.
     void join_others() {
         group_.join(std::chrono::seconds(peer_timeout_));
-        is_root_ = group_.member().is_root();
+        const auto me = group_.member();
+        is_root_ = me.is_root();
+        options_.loader.rank = me.rank();
+        options_.loader.world = me.world();
         if (!is_root_ && !std::freopen("/dev/null", "w", stdout))
             eyas::detail::throw_errno("cannot open", "/dev/null");
     }
@@ -182,7 +203,7 @@ private:
         if (group_.member().world() == 1) return;
         auto mine = configuration();
         for (const char* own : {"target", "draft-config", "vocab-map", "init", "store", "manifest",
-                                "wait", "eval-features", "watchdog", "out", "peer-timeout",
+                                "wait", "eval-features", "watchdog", "out", "peer-timeout", "trace",
                                 "prefetch", "prefetch-threads", "memory-budget", "ring-bytes"})
             mine.erase(own);
         mine["samples"] = data_identity(samples, options_.loader).dump();
@@ -249,18 +270,33 @@ private:
         return ledger;
     }
 
+    /// None where it was not asked for. trace.json of rank 0, trace-rank-1.json of rank 1.
+    std::unique_ptr<TraceRecorder> open_trace() {
+        if (trace_.empty()) return nullptr;
+        const auto rank = group_.member().rank();
+        const std::filesystem::path path(trace_);
+        auto name = path.stem();
+        if (rank > 0) name += "-rank-" + std::to_string(rank);
+        name += path.extension();
+        auto trace = std::make_unique<TraceRecorder>(path.parent_path() / name, rank);
+        options_.trainer.trace = trace.get();
+        return trace;
+    }
+
     /// `samples`: a manifest or a stream; `count`: how many there are, in words.
     template <class S, class Samples, class M>
     OrderedJson train(S& store, Samples& samples, const std::string& count, M& model) {
         require_agreement(samples);
         group_.share_weights(model);
         const auto ledger = open_ledger(samples);
+        const auto trace = open_trace();
         Pipeline<S, Trainer<M, TrainingGroup::Member>> pipeline(store, samples, model, options_,
                                                                 group_.member());
         std::printf("%s samples from %s, draft of %.2f M parameters, TTT length %lld, %s\n",
                     count.c_str(), store_.uri.c_str(),
                     static_cast<double>(model.parameter_count()) / 1e6,
                     static_cast<long long>(draft_.model.ttt_length), draft_.precision.c_str());
+        say_packing(samples, pipeline.loader());
         std::fflush(stdout);
         // Now, not after an hour, it is told that there are no good held-out samples.
         if (!held_out_.empty()) with_held_out([](auto&) {});
@@ -299,6 +335,7 @@ private:
                              store_.uri.c_str(), static_cast<long long>(reached_.load()));
             });
         const auto result = pipeline.run(callbacks);
+        if (trace) trace->close();
         const auto path = result.checkpoint ? result.checkpoint->string() : std::string();
         std::printf("%s at step %lld after %s (%.2f s stood still for checkpoints): %s\n",
                     result.stopped ? "stopped (run it again to go on)" : "done",
@@ -327,14 +364,31 @@ private:
                 {"curve", curve_}};
     }
 
+    /// How samples lie in rows, where several share one.
+    template <class Samples, class L>
+    void say_packing(const Samples& samples, const L& loader) const {
+        const auto& o = options_.loader;
+        if (!o.packed()) return;
+        std::printf("packed into rows of up to %lld tokens", static_cast<long long>(o.pack_tokens));
+        if constexpr (std::same_as<std::remove_const_t<Samples>, Manifest>) {
+            const auto cut = std::ranges::count_if(samples.refs, [&](const SampleRef& ref) {
+                return ref.num_tokens > o.longest_sample();
+            });
+            std::printf(": %lld batches in the first epoch, %lld samples cut to %lld tokens",
+                        static_cast<long long>(loader.batches_per_epoch()),
+                        static_cast<long long>(cut), static_cast<long long>(o.longest_sample()));
+        }
+        std::printf("\n");
+    }
+
     static void print(const LogRecord& r) {
         std::printf(
             "step %lld/%s  loss %.4f  accuracy %s  acceptance %s  lr %.2e  norm %.2f  %.0f "
-            "tokens/s  stall %.1f %%  ETA %s\n",
+            "tokens/s  padding %.1f %%  stall %.1f %%  ETA %s\n",
             static_cast<long long>(r.step),
             r.last_step > 0 ? std::to_string(r.last_step).c_str() : "?", r.loss,
             rates_text(r.accuracy).c_str(), rates_text(r.acceptance).c_str(), r.learning_rate,
-            r.grad_norm, r.tokens_per_second, r.stall_percent,
+            r.grad_norm, r.tokens_per_second, r.padding_percent, r.stall_percent,
             r.last_step > 0 ? duration_text(r.eta_seconds).c_str() : "?");
         std::fflush(stdout);
     }
@@ -344,9 +398,7 @@ private:
     template <class F>
     void with_held_out(F&& f) {
         Store<LocalFiles> store(local_files_options(parse_store_uri("file:" + held_out_)));
-        auto loader_options = options_.loader;
-        loader_options.shuffle = loader_options.drop_last = false;
-        loader_options.acknowledgements = nullptr;
+        auto loader_options = held_out_options(options_.loader);
         loader_options.ring_bytes = 0;  // the option's were reckoned for the training samples
         Loader loader(store, scan_features(held_out_), loader_options);
         f(loader);
@@ -373,7 +425,7 @@ private:
     DraftArguments draft_;
     StoreArguments store_;
     PipelineOptions options_;
-    std::string manifest_, scheduler_ = "cosine", held_out_, init_;
+    std::string manifest_, scheduler_ = "cosine", held_out_, init_, trace_;
     std::int64_t wait_ = 0, eval_interval_ = 0;
     bool follow_ = false;
     std::uint64_t memory_budget_ = 0;

@@ -20,7 +20,18 @@ struct Told {
     }
     void all_reduce(std::span<double>) { ++*calls; }
     void broadcast(std::span<std::byte>, int) { ++*calls; }
+    void reduce_scatter(std::span<float> v, std::span<const std::size_t> counts) {
+        ++*calls;
+        v[counts[0]] = 7;
+    }
+    void all_gather(std::span<std::byte> v, std::span<const std::size_t> counts) {
+        ++*calls;
+        bytes = v.size();
+        last = counts.back();
+    }
+    void gather(std::span<std::byte>, std::span<const std::size_t>, int) { ++*calls; }
     void barrier() { ++*calls; }
+    static inline std::size_t bytes = 0, last = 0;  // of the last all_gather
 };
 static_assert(CollectiveBackend<Told>);
 }  // namespace
@@ -57,4 +68,22 @@ TEST_CASE("the facade checks ranks and passes work on") {
     c.broadcast(b, 2);
     CHECK(calls == 3);
     CHECK_THROWS_AS(c.broadcast(b, 3), ContractError);
+}
+
+TEST_CASE("shards are checked, counted in bytes and passed on") {
+    int calls = 0;
+    Collective<Told> c(1, 3, &calls);
+    std::array<float, 6> v{};
+    const std::size_t counts[] = {1, 2, 3}, none[] = {0, 0, 0}, less[] = {1, 2, 2};
+    c.reduce_scatter(v, counts);
+    CHECK(v[1] == 7);
+    c.all_gather(std::span<float>(v), counts);
+    CHECK(Told::bytes == 24);
+    CHECK(Told::last == 12);
+    c.gather(std::span<float>(v), counts, 2);
+    CHECK(calls == 3);
+    c.reduce_scatter({}, none);  // nothing to do, nobody is asked
+    CHECK_THROWS_AS(c.reduce_scatter(v, less), ContractError);
+    CHECK_THROWS_AS(c.gather(std::span<float>(v), counts, 3), ContractError);
+    CHECK(calls == 3);
 }

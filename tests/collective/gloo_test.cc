@@ -6,6 +6,7 @@
 #include <random>
 
 #include "eyas/collective/collective.hpp"
+#include "tests/collective/conformance.hpp"
 #include "tests/collective/ranks.hpp"
 
 using namespace eyas;
@@ -14,15 +15,9 @@ using test::Ranks;
 using test::values_of;
 
 namespace {
-// Rank p's values: of all sizes and both signs, so that another order of additions shows.
 template <class T>
 std::vector<T> values(int rank, std::size_t n) {
-    std::mt19937_64 random(static_cast<std::uint64_t>(rank) * 1000 + n);
-    std::vector<T> v(n);
-    for (auto& x : v)
-        x = static_cast<T>(std::ldexp(static_cast<double>(random() % 2'000'001) / 1e6 - 1.0,
-                                      static_cast<int>(random() % 20)));
-    return v;
+    return conformance::values_of_rank<T>(rank, n);
 }
 
 // What the class promises: ((x0 + x1) + x2) + ..., each sum rounded to T.
@@ -112,42 +107,34 @@ TEST_CASE("nobody leaves a barrier before all have come") {
     }
 }
 
-TEST_CASE("shards: reduce_scatter gives all_reduce's bits, all_gather puts them together") {
-    for (const int world : {1, 2, 3, 4})
-        for (const std::size_t n : {0u, 1u, 10u, 4097u, 2'500'003u}) {
-            // Even shards; all but the last in one; some empty.
-            const auto last = static_cast<std::size_t>(world) - 1;
-            std::vector<std::vector<std::size_t>> cuts{Gloo({}).even_shards(n)};
-            cuts[0].assign(static_cast<std::size_t>(world), n / static_cast<std::size_t>(world));
-            cuts[0][last] += n % static_cast<std::size_t>(world);
-            cuts.push_back(std::vector<std::size_t>(static_cast<std::size_t>(world), 0));
-            cuts[1][last] = n;
-            cuts.push_back(cuts[1]);
-            cuts[2][last] -= n / 3;
-            cuts[2][0] += n / 3;
-            const auto expected = sum_in_order<float>(world, n);
-            for (const auto& counts : cuts) {
-                Ranks ranks(world, [&](const Rendezvous& r) {
-                    Gloo group(r);
-                    auto v = values<float>(r.rank, n);
-                    const auto before = v;
-                    group.reduce_scatter(v, counts);
-                    std::size_t begin = 0;
-                    for (int p = 0; p < r.rank; ++p) begin += counts[static_cast<std::size_t>(p)];
-                    const auto end = begin + counts[static_cast<std::size_t>(r.rank)];
-                    for (std::size_t i = 0; i < n; ++i)
-                        if (v[i] != (i >= begin && i < end ? expected : before)[i])
-                            throw DataError("wrong", std::to_string(i), "");
-                    // What is not its own may be anything now.
-                    for (std::size_t i = 0; i < n; ++i)
-                        if (i < begin || i >= end) v[i] = -1;
-                    group.all_gather(v, counts);
-                    return bytes_of(std::span<const float>(v));
-                });
-                for (const auto& got : ranks.results())
-                    CHECK((got == bytes_of(std::span<const float>(expected))));
-            }
-        }
+TEST_CASE("shards: reduce_scatter gives all_reduce's bits, gathers put them together") {
+    for (const int world : {1, 2, 3, 4}) {
+        Ranks ranks(world, [&](const Rendezvous& r) {
+            Collective<Gloo> group(r);
+            conformance::check_shards(group, 1'200'003);  // more than a segment
+            conformance::check_wrong_shards(group);
+            return std::string("fine");
+        });
+        for (const auto& got : ranks.results()) CHECK(got == "fine");
+    }
+}
+
+TEST_CASE("reduce_scatter leaves the other ranks' shards as they were") {
+    constexpr std::size_t n = 100'003;
+    Ranks ranks(3, [](const Rendezvous& r) {
+        Gloo group(r);
+        const auto counts = group.even_shards(n);
+        auto v = values<float>(r.rank, n);
+        const auto mine = v, sum = sum_in_order<float>(3, n);
+        group.reduce_scatter(v, counts);
+        std::size_t begin = 0;
+        for (int p = 0; p < r.rank; ++p) begin += counts[static_cast<std::size_t>(p)];
+        const auto end = begin + counts[static_cast<std::size_t>(r.rank)];
+        for (std::size_t i = 0; i < n; ++i)
+            if (v[i] != (i >= begin && i < end ? sum : mine)[i]) return std::to_string(i);
+        return std::string("fine");
+    });
+    for (const auto& got : ranks.results()) CHECK(got == "fine");
 }
 
 TEST_CASE("even shards differ by one at most and cover all") {
@@ -159,21 +146,7 @@ TEST_CASE("even shards differ by one at most and cover all") {
     for (const auto& got : ranks.results()) CHECK(got == "4 4 3 ");
 }
 
-TEST_CASE("wrong shards, ranks and times are the caller's fault") {
-    Gloo one{Rendezvous{}};
-    std::array<float, 3> v{1, 2, 3};
-    const std::size_t all[] = {3}, less[] = {2}, more[] = {4}, two[] = {1, 2};
-    one.reduce_scatter(v, all);
-    one.all_gather(v, all);
-    CHECK(v == std::array<float, 3>{1, 2, 3});
-    for (const std::span<const std::size_t> bad :
-         {std::span<const std::size_t>(less), std::span<const std::size_t>(more),
-          std::span<const std::size_t>(two), std::span<const std::size_t>()}) {
-        CHECK_THROWS_AS(one.reduce_scatter(v, bad), ContractError);
-        CHECK_THROWS_AS(one.all_gather(v, bad), ContractError);
-    }
-    const std::size_t overflow[] = {~std::size_t{0}, 4};
-    CHECK_THROWS_AS(one.all_gather(v, overflow), ContractError);
+TEST_CASE("wrong ranks and times are the caller's fault") {
     CHECK_THROWS_AS(Gloo({-1, 2, "127.0.0.1", 29500, std::chrono::seconds(1)}), ContractError);
     CHECK_THROWS_AS(Gloo({2, 2, "127.0.0.1", 29500, std::chrono::seconds(1)}), ContractError);
     CHECK_THROWS_AS(Gloo({0, 0, "127.0.0.1", 29500, std::chrono::seconds(1)}), ContractError);

@@ -85,3 +85,48 @@ TEST_CASE("other model options are refused on resume") {
     Pipeline other(files, manifest, longer, options(work.path() / "run"));
     CHECK_THROWS_WITH(other.run(), Catch::Contains("run.model.ttt_length"));
 }
+
+TEST_CASE("a packed run that stops anywhere goes on to the same bits, and tells its padding") {
+    const RunDirectory work("eagle3-packed");
+    const auto features = work.path() / "features";
+    write_features(features, 11, DType::F32);
+    Store<LocalFiles> files(local_files_options(parse_store_uri("file:" + features.string())));
+    const auto manifest = scan_features(features);
+    const auto packed = [&](const std::string& run) {
+        auto o = options(work.path() / run);
+        o.loader.pack_tokens = 24;
+        o.trainer.log_interval = 1;
+        return o;
+    };
+    TinyDraft<F32> whole;
+    Pipeline pipeline(files, manifest, *whole.model, packed("whole"));
+    std::vector<double> told, want;
+    const auto result =
+        pipeline.run({.on_log = [&](const LogRecord& r) { told.push_back(r.padding_percent); }});
+    auto o = packed("").loader;
+    o.seed = 5;
+    o.epochs = 3;
+    Loader loader(files, manifest, o);
+    while (const auto* b = loader.next()) {
+        const auto mask = b->attention_mask.as<std::int64_t>();
+        const auto empty = static_cast<double>(std::ranges::count(mask, 0));
+        want.push_back(100 * empty / static_cast<double>(mask.size()));
+    }
+    REQUIRE(told.size() == want.size());
+    for (std::size_t i = 0; i < told.size(); ++i) CHECK(told[i] == Approx(want[i]).margin(1e-9));
+    CHECK(*std::ranges::max_element(want) > 0);
+    REQUIRE(result.step == static_cast<std::int64_t>(want.size()));
+    for (std::int64_t stop = 1; stop < result.step; ++stop) {
+        TinyDraft<F32> a, b;
+        auto first = packed("stop" + std::to_string(stop));
+        first.trainer.max_steps = stop;
+        Pipeline(files, manifest, *a.model, first).run();
+        first.trainer.max_steps = 0;
+        const auto rest = Pipeline(files, manifest, *b.model, first).run();
+        CHECK(rest.steps == result.step - stop);
+        CHECK(compare_tensors(*result.checkpoint, *rest.checkpoint).identical());
+    }
+    TinyDraft<F32> other;
+    Pipeline unpacked(files, manifest, *other.model, options(work.path() / "whole"));
+    CHECK_THROWS_AS(unpacked.run(), ContractError);
+}

@@ -120,6 +120,26 @@ TEST_CASE("help teaches, wrong usage ends with 2") {
                Contains("--no-such-option"));
 }
 
+TEST_CASE("--pack-tokens packs samples; the padding is told, also without it") {
+    const TinyJob job;
+    job.capture();
+    // Twelve samples of 24 tokens: rows of 120, 120 and 48, or one sample each.
+    const std::vector<std::string> steps{"--batch-size",   "3", "--keep-last",  "--max-steps", "1",
+                                         "--log-interval", "1", "--pack-tokens"};
+    for (const auto& [tokens, padding] : {std::pair{"120", 20.0}, {"0", 0.0}}) {
+        auto more = steps;
+        more.push_back(tokens);
+        const auto out = std::string("packed-") + tokens;
+        const auto p = job.run(job.train(out, job.colocated(), more));
+        CHECK_THAT(p->output(), Contains(padding > 0 ? "padding 20.0 %" : "padding 0.0 %"));
+        CHECK((p->output().find("packed into rows of up to 120 tokens") != std::string::npos) ==
+              (padding > 0));
+        const auto line = Json::parse(read_text_file(job.path(out + "/metrics.jsonl")));
+        CHECK(line.at("padding_percent").get<double>() == Approx(padding).margin(1e-9));
+        CHECK(std::isfinite(line.at("loss").get<double>()));
+    }
+}
+
 TEST_CASE("--config: options from a JSON file, and the command line wins") {
     const TinyJob job;
     job.capture();

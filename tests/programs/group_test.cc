@@ -1,6 +1,7 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <filesystem>
+#include <set>
 
 #include "eyas/checkpoint/state.hpp"
 #include "eyas/format/safetensors.hpp"
@@ -62,6 +63,20 @@ double distance(const std::string& a, const std::string& b) {
     }
     return std::sqrt(sum);
 }
+
+// Whether two runs of 12 steps end alike but for rounding; of the first, each checkpoint was kept.
+// A weight's gradient is a sum of at most c = 4 samples * 24 tokens * 2 TTT steps = 192 products,
+// whose rounding is another in another order: up to c * u of their magnitudes, u = 2^-24. Adam
+// divides by the gradient's own size, so a weight whose products cancel but for a part k takes a
+// step that differs by c * u / k, 2 at most; with parts spread evenly over (0, 1) the root of the
+// mean square is at most 2 * sqrt(c * u) of a step.
+bool agree(const TinyJob& job, const std::string& one, const std::string& other) {
+    const double moved =
+        distance(job.path(one + "/checkpoint-1"), job.path(one + "/checkpoint-12"));
+    return moved > 0.01 &&
+           distance(job.path(one + "/checkpoint-12"), job.path(other + "/checkpoint-12")) <=
+               2 * std::sqrt(192 * std::ldexp(1.0, -24)) * moved;
+}
 }  // namespace
 
 TEST_CASE("two processes end as one does with twice the batch, but for rounding; one speaks") {
@@ -81,17 +96,60 @@ TEST_CASE("two processes end as one does with twice the batch, but for rounding;
     REQUIRE(one.size() == 12);
     REQUIRE(two.size() == 12);
     for (std::size_t i = 0; i < 12; ++i) CHECK(two[i] == Approx(one[i]).epsilon(1e-4));
-    // A weight's gradient is a sum of at most c = 4 samples * 24 tokens * 2 TTT steps = 192
-    // products, whose rounding is another in another order: up to c * u of their magnitudes, u =
-    // 2^-24. Adam divides by the gradient's own size, so a weight whose products cancel but for a
-    // part k takes a step that differs by c * u / k, 2 at most; with parts spread evenly over (0,
-    // 1) the root of the mean square is at most 2 * sqrt(c * u) of a step.
-    const double moved = distance(job.path("one/checkpoint-1"), job.path("one/checkpoint-12"));
-    CHECK(moved > 0.01);
-    CHECK(distance(job.path("one/checkpoint-12"), job.path("two/checkpoint-12")) <=
-          2 * std::sqrt(192 * std::ldexp(1.0, -24)) * moved);
+    CHECK(agree(job, "one", "two"));
     CHECK(checkpoint_directories(job.path("two")).size() == 12);
     CHECK(std::filesystem::exists(job.path("two/run.json")));
+}
+
+TEST_CASE("a training goes on with another number of processes, and with as many samples a step") {
+    const TinyJob job;
+    job.capture();
+    const auto train = [&](const std::string& out, const std::string& size, const Words& more) {
+        Words words{"--batch-size",   size, "--epochs",        "4", "--total-steps", "12",
+                    "--log-interval", "1",  "--save-interval", "1", "--keep",        "0"};
+        words.insert(words.end(), more.begin(), more.end());
+        return job.train(out, job.colocated(), words);
+    };
+    job.run(train("whole", "4", {}));
+    // Within an epoch of three steps.
+    const Words until{"--max-steps", "5"};
+    Pair(job, train("two-one", "2", until)).must_succeed();
+    CHECK_THAT(job.run(train("two-one", "2", {}), 1)->errors(),
+               Contains("samples_per_step: saved 4.0, now 2.0"));
+    CHECK_THAT(job.run(train("two-one", "4", {}))->output(), Contains("resumed from"));
+    CHECK(agree(job, "whole", "two-one"));
+    job.run(train("one-two", "4", until));
+    Pair back(job, train("one-two", "2", {}));
+    back.must_succeed();
+    CHECK_THAT(back.first->output(), Contains("resumed from"));
+    CHECK(agree(job, "whole", "one-two"));
+    for (const char* run : {"two-one", "one-two"}) {
+        const auto all = losses(job.path("whole")), parts = losses(job.path(run));
+        REQUIRE(parts.size() == 12);
+        for (std::size_t i = 0; i < 12; ++i) CHECK(parts[i] == Approx(all[i]).epsilon(1e-4));
+    }
+}
+
+TEST_CASE("each process writes the trace that it was asked for") {
+    const TinyJob job;
+    job.capture();
+    const auto words = [&](const std::string& file) {
+        return job.train("run", job.colocated(),
+                         {"--max-steps", "2", "--bucket-bytes", "4096", "--trace", job.path(file)});
+    };
+    Pair(job, words("trace.json")).must_succeed();
+    for (int rank = 0; rank < 2; ++rank) {
+        const auto trace = read_json_file(job.path(rank == 0 ? "trace.json" : "trace-rank-1.json"));
+        std::set<std::string> names;
+        for (const auto& e : trace) {
+            CHECK(e.at("pid") == rank);
+            names.insert(e.at("name").get<std::string>());
+        }
+        for (const char* name : {"wait for data", "forward and backward", "reduce bucket 0",
+                                 "reduce bucket 1", "update", "gather bucket 1", "checkpoint"})
+            CHECK(names.contains(name));
+    }
+    CHECK_THAT(job.run(words("none/trace.json"), 1)->errors(), Contains("none/trace.json"));
 }
 
 TEST_CASE("a rank that is killed ends the other with its name, and both go on to the same bits") {

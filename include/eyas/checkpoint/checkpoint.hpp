@@ -1,6 +1,8 @@
 #pragma once
+#include <algorithm>
 #include <cstring>
 #include <filesystem>
+#include <iterator>
 #include <map>
 #include <span>
 #include <string>
@@ -31,6 +33,15 @@ struct CheckpointContent {
     const VocabMap& vocab_map;
     const ModelConfig& config;
     std::vector<NamedBuffer> optimizer;  // AdamW::state()
+};
+
+/// Where the elements [begin, begin + n) of a checkpoint's tensor of shape `whole` go: `part` holds
+/// n of that tensor's type.
+struct TensorSlice {
+    std::string name;
+    Shape whole;
+    std::size_t begin = 0;
+    MutableTensorView part;
 };
 
 /// d2t, the parameters and t2d, under the names of the reference's state dict. Wide elements come
@@ -69,17 +80,30 @@ inline std::filesystem::path save_checkpoint(const std::filesystem::path& run_di
 }
 
 namespace detail {
-/// Every buffer has a tensor of its name, type and shape in the file. Throws DataError.
-inline void check_fits(const SafetensorsFile& file, std::span<const NamedBuffer> buffers) {
-    for (const auto& b : buffers) {
-        const auto t = file.at(b.name);
-        if (t.dtype != b.buffer.dtype || !(t.shape == b.buffer.shape))
+inline std::vector<TensorSlice> whole_slices(std::span<const NamedBuffer> buffers) {
+    std::vector<TensorSlice> all;
+    for (const auto& b : buffers) all.push_back({b.name, b.buffer.shape, 0, b.buffer});
+    return all;
+}
+
+/// Every slice has a tensor of its name, type and whole shape in the file. Throws DataError.
+inline void check_fits(const SafetensorsFile& file, std::span<const TensorSlice> slices) {
+    for (const auto& s : slices) {
+        const auto t = file.at(s.name);
+        if (t.dtype != s.part.dtype || !(t.shape == s.whole))
             throw DataError("tensor is " + std::string(name_of(t.dtype)) + " " + t.shape.text() +
-                                ", the model has " + std::string(name_of(b.buffer.dtype)) + " " +
-                                b.buffer.shape.text(),
-                            file.path().string() + ": " + b.name,
+                                ", the model has " + std::string(name_of(s.part.dtype)) + " " +
+                                s.whole.text(),
+                            file.path().string() + ": " + s.name,
                             "Use the checkpoint's own config and precision");
     }
+}
+
+inline void copy_slices(const SafetensorsFile& file, std::span<const TensorSlice> slices) {
+    for (const auto& s : slices)
+        std::ranges::copy(
+            file.at(s.name).bytes().subspan(s.begin * size_of(s.part.dtype), s.part.size_bytes()),
+            s.part.data);
 }
 
 inline void copy_all(const SafetensorsFile& file, std::span<const NamedBuffer> buffers) {
@@ -108,20 +132,23 @@ inline void check_same_vocab_map(const SafetensorsFile& file, const VocabMap& ma
 /// returns the rest (the caller sets AdamW's step count and seeks its loader).
 /// Everything is checked before the first byte changes. Throws DataError for a damaged checkpoint
 /// or one of other shapes, ContractError that names the field in which `identity` differs.
+/// `slices`: parts of the optimizer's tensors to be read besides content.optimizer.
 inline CheckpointState restore_checkpoint(const std::filesystem::path& dir,
-                                          const CheckpointContent& content, const Json& identity) {
+                                          const CheckpointContent& content, const Json& identity,
+                                          std::vector<TensorSlice> slices = {}) {
     auto state = read_checkpoint_state(dir);
     if (const auto d = first_difference(state.identity, identity))
         throw ContractError("the checkpoint was written with other options: " + *d, dir.string(),
                             "Resume with the same options, or start in a new run directory");
     const SafetensorsFile model(dir / "model.safetensors");
     const SafetensorsFile optimizer(dir / "optimizer.safetensors");
-    const auto values = detail::value_buffers(content.parameters);
+    const auto values = detail::whole_slices(detail::value_buffers(content.parameters));
+    std::ranges::move(detail::whole_slices(content.optimizer), std::back_inserter(slices));
     detail::check_same_vocab_map(model, content.vocab_map);
     detail::check_fits(model, values);
-    detail::check_fits(optimizer, content.optimizer);
-    detail::copy_all(model, values);
-    detail::copy_all(optimizer, content.optimizer);
+    detail::check_fits(optimizer, slices);
+    detail::copy_slices(model, values);
+    detail::copy_slices(optimizer, slices);
     return state;
 }
 

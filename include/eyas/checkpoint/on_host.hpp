@@ -1,6 +1,5 @@
 #pragma once
 #include <cstddef>
-#include <filesystem>
 #include <utility>
 #include <vector>
 
@@ -57,15 +56,5 @@ private:
 };
 
 }  // namespace detail
-
-/// restore_checkpoint into a model and optimizer that live on a device.
-template <Device D>
-CheckpointState restore_checkpoint(const D& device, const std::filesystem::path& dir,
-                                   const CheckpointContent& live, const Json& identity) {
-    const detail::ContentOnHost host(device, live);
-    auto state = restore_checkpoint(dir, host.content(), identity);
-    host.put_back();
-    return state;
-}
 
 }  // namespace eyas

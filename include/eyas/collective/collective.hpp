@@ -3,7 +3,9 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "eyas/collective/concept.hpp"
 #include "eyas/collective/solo.hpp"
@@ -12,7 +14,8 @@
 namespace eyas {
 
 /// A group of trainers over a backend: checks what every backend would otherwise check.
-/// Used by the one thread that drives the trainer. Move-only; owns its backend.
+/// Used by one thread at a time. Move-only; owns its backend. Errors besides those of the checks
+/// are the backend's.
 template <CollectiveBackend B>
 class Collective {
 public:
@@ -40,10 +43,36 @@ public:
 
     /// Every rank ends with root's bytes. Throws ContractError for a root outside the world.
     void broadcast(std::span<std::byte> bytes, int root = 0) {
-        if (root < 0 || root >= world())
-            throw ContractError("root " + std::to_string(root), "Collective::broadcast",
-                                "Name a rank below " + std::to_string(world()));
+        check_root(root, "broadcast");
         if (world() > 1 && !bytes.empty()) backend_->broadcast(bytes, root);
+    }
+
+    /// `values`: of all ranks' shards, one after the other; `counts[p]`: elements of rank p's. In
+    /// place: this rank's shard becomes the sum over ranks, with the bits that all_reduce gives;
+    /// what the others hold then is the backend's business. Throws ContractError where counts are
+    /// not one per rank or do not add up to the whole.
+    void reduce_scatter(std::span<float> values, std::span<const std::size_t> counts) {
+        check_shards(values.size(), counts, "reduce_scatter");
+        if (world() > 1 && !values.empty()) backend_->reduce_scatter(values, counts);
+    }
+
+    /// Every rank ends with all shards, each as its own rank had it. Arguments and errors as above.
+    template <class T>
+    requires std::is_trivially_copyable_v<T>
+    void all_gather(std::span<T> values, std::span<const std::size_t> counts) {
+        check_shards(values.size(), counts, "all_gather");
+        if (world() > 1 && !values.empty())
+            backend_->all_gather(std::as_writable_bytes(values), in_bytes<T>(counts));
+    }
+
+    /// The same on root alone; elsewhere nothing changes.
+    template <class T>
+    requires std::is_trivially_copyable_v<T>
+    void gather(std::span<T> values, std::span<const std::size_t> counts, int root = 0) {
+        check_root(root, "gather");
+        check_shards(values.size(), counts, "gather");
+        if (world() > 1 && !values.empty())
+            backend_->gather(std::as_writable_bytes(values), in_bytes<T>(counts), root);
     }
 
     /// Returns once every rank has called it.
@@ -52,6 +81,32 @@ public:
     }
 
 private:
+    void check_root(int root, const char* call) const {
+        if (root < 0 || root >= world())
+            throw ContractError("root " + std::to_string(root), std::string("Collective::") + call,
+                                "Name a rank below " + std::to_string(world()));
+    }
+    void check_shards(std::size_t n, std::span<const std::size_t> counts, const char* call) const {
+        auto left = n;
+        bool fits = counts.size() == static_cast<std::size_t>(world());
+        for (const auto c : counts) {
+            fits = fits && c <= left;
+            left -= fits ? c : 0;
+        }
+        if (!fits || left != 0)
+            throw ContractError(std::to_string(counts.size()) + " shards for " +
+                                    std::to_string(world()) + " ranks and " + std::to_string(n) +
+                                    " values, or shards of another sum",
+                                std::string("Collective::") + call,
+                                "Give one count per rank, which add up to the whole");
+    }
+    template <class T>
+    static std::vector<std::size_t> in_bytes(std::span<const std::size_t> counts) {
+        std::vector<std::size_t> bytes(counts.begin(), counts.end());
+        for (auto& b : bytes) b *= sizeof(T);
+        return bytes;
+    }
+
     std::unique_ptr<B> backend_;
 };
 

@@ -27,7 +27,8 @@ namespace eyas {
 /// for so long is a TransportError that names it, on every rank that needs it; a rank that has
 /// failed closes its connections, so that the others fail at once, too. Ranks that make other calls
 /// than this one (or of another size) are silent: their messages do not meet. The group trusts its
-/// network. One thread uses it. A world of one opens no connection and starts no thread.
+/// network. One thread at a time uses it, not always the same; through Collective, which checks
+/// arguments. A world of one opens no connection and starts no thread.
 class Gloo {
 public:
     /// Returns when all ranks have joined. Throws TransportError when one does not come within the
@@ -75,18 +76,19 @@ public:
     }
 
     /// `values`: of all ranks' shards, one after the other; `counts[p]`: elements of rank p's.
-    /// In place: this rank's shard becomes the sum over ranks, the others stay as they are. All
-    /// ranks give the same counts. Throws ContractError where they are not one per rank or do not
-    /// add up to the whole.
+    /// In place: this rank's shard becomes the sum over ranks, the others stay as they are.
     void reduce_scatter(std::span<float> values, std::span<const std::size_t> counts) {
-        const auto starts = starts_of(values.size(), counts, "reduce_scatter");
-        if (world_ > 1) scatter_sums(values, starts);
+        if (world_ > 1) scatter_sums(values, starts_of(counts));
     }
 
-    /// Every rank ends with all shards, each as its own rank had it. Arguments and errors as above.
-    void all_gather(std::span<float> values, std::span<const std::size_t> counts) {
-        const auto starts = starts_of(values.size(), counts, "all_gather");
-        if (world_ > 1) gather_shards(values, starts);
+    /// Every rank ends with all shards, each as its own rank had it.
+    void all_gather(std::span<std::byte> bytes, std::span<const std::size_t> counts) {
+        if (world_ > 1) gather_shards(bytes, starts_of(counts), everyone);
+    }
+
+    /// The same on root alone.
+    void gather(std::span<std::byte> bytes, std::span<const std::size_t> counts, int root) {
+        if (world_ > 1) gather_shards(bytes, starts_of(counts), root);
     }
 
     /// `n` elements in shards that differ by one at most.
@@ -101,6 +103,7 @@ private:
     using Wave = detail::GlooMesh::Wave;
     using Starts = std::vector<std::size_t>;  // of each rank's shard, and the end of the last
 
+    static constexpr int everyone = -1;                                 // where a root is asked for
     static constexpr std::size_t most_scratch = std::size_t{64} << 20;  // bytes
     // Shorter sums go from each rank to each other in one step.
     static constexpr std::size_t small = std::size_t{1} << 14;
@@ -129,18 +132,9 @@ private:
         return values.subspan(starts[at], starts[at + 1] - starts[at]);
     }
 
-    Starts starts_of(std::size_t n, std::span<const std::size_t> counts, const char* call) const {
-        Starts starts{0};
-        bool fits = counts.size() == static_cast<std::size_t>(world_);
-        for (const auto c : counts) {
-            fits = fits && c <= n - starts.back();
-            starts.push_back(fits ? starts.back() + c : 0);
-        }
-        if (!fits || starts.back() != n)
-            throw ContractError(
-                std::to_string(counts.size()) + " shards for " + std::to_string(world_) +
-                    " ranks and " + std::to_string(n) + " values, or shards of another sum",
-                std::string("Gloo::") + call, "Give one count per rank, which add up to the whole");
+    static Starts starts_of(std::span<const std::size_t> counts) {
+        Starts starts(counts.size() + 1);
+        std::partial_sum(counts.begin(), counts.end(), starts.begin() + 1);
         return starts;
     }
 
@@ -178,10 +172,9 @@ private:
     void sum_everywhere(std::span<T> values) {
         if (world_ == 1 || values.empty()) return;
         if (values.size_bytes() > small) {
-            const auto counts = even_shards(values.size());
-            const auto starts = starts_of(values.size(), counts, "all_reduce");
+            const auto starts = starts_of(even_shards(values.size()));
             scatter_sums(values, starts);
-            gather_shards(values, starts);
+            gather_shards(values, starts, everyone);
             return;
         }
         const auto theirs = scratch<T>(values.size() * static_cast<std::size_t>(world_));
@@ -260,17 +253,24 @@ private:
         });
     }
 
+    /// To root, or to everyone.
     template <class T>
-    void gather_shards(std::span<T> values, const Starts& starts) {
+    void gather_shards(std::span<T> values, const Starts& starts, int root) {
         const auto each = segment_ / sizeof(T);
-        const auto slot = next_slot(sizeof(T) == 4 ? 'g' : 'G', starts);
-        mesh_->run(name("all_gather", values.size_bytes()), [&] {
+        auto sizes = starts;
+        sizes.push_back(static_cast<std::size_t>(root));
+        const auto slot = next_slot(static_cast<char>('g' + sizeof(T)), sizes);
+        mesh_->run(name(root == everyone ? "all_gather" : "gather", values.size_bytes()), [&] {
             in_rounds(rounds_of(longest(starts), each), slot, [&](std::size_t k, Wave& wave) {
                 const auto part = [&](int p) {
                     return std::as_writable_bytes(segment_of(shard(values, starts, p), k, each));
                 };
-                mesh_->for_each_peer([&](int p) { wave.receive(p, part(p)); });
-                mesh_->for_each_peer([&](int p) { wave.send(p, part(rank_)); });
+                mesh_->for_each_peer([&](int p) {
+                    if (root == everyone || root == rank_) wave.receive(p, part(p));
+                });
+                mesh_->for_each_peer([&](int p) {
+                    if (root == everyone || root == p) wave.send(p, part(rank_));
+                });
             });
         });
     }

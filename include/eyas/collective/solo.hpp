@@ -14,6 +14,9 @@ public:
     template <class T>
     void all_reduce(std::span<T>) {}
     void broadcast(std::span<std::byte>, int) {}
+    void reduce_scatter(std::span<float>, std::span<const std::size_t>) {}
+    void all_gather(std::span<std::byte>, std::span<const std::size_t>) {}
+    void gather(std::span<std::byte>, std::span<const std::size_t>, int) {}
     void barrier() {}
 };
 static_assert(CollectiveBackend<Solo>);

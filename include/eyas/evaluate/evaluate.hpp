@@ -37,7 +37,7 @@ Evaluation evaluate(M& model, L& loader, const EvaluateOptions& options = {}) {
         const Batch* batch = loader.next();
         if (!batch) break;
         e.add(model.evaluate(*batch), *batch);
-        e.samples += batch->batch_size();
+        e.samples += static_cast<std::int64_t>(batch->sample_ids.size());
         ++done;
         if (options.on_progress) options.on_progress(done);
     }

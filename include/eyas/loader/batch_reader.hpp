@@ -11,6 +11,7 @@
 
 #include "eyas/core/error_types.hpp"
 #include "eyas/loader/collate.hpp"
+#include "eyas/loader/sample_rows.hpp"
 #include "eyas/loader/source.hpp"
 #include "eyas/sample/feature_layout.hpp"
 
@@ -39,14 +40,15 @@ struct LeasedBatch {
 template <SampleSource S>
 class BatchReader {
 public:
-    BatchReader(S& store, std::int64_t max_len) : store_(store), max_len_(max_len) {
+    BatchReader(S& store, const LoaderOptions& options)
+        : store_(store), max_len_(options.longest_sample()), packed_(options.packed()) {
         for (const auto name : feature::all) buffers_.push_back({std::string(name), {}});
     }
 
     /// Returns false when `stop` became true on the way. Errors carry the id of the first bad
     /// sample.
-    bool read(std::span<const SampleRef* const> refs, LeasedBatch<S>& into,
-              const std::atomic<bool>& stop) {
+    bool read(const BatchRefs& chosen, LeasedBatch<S>& into, const std::atomic<bool>& stop) {
+        const auto& refs = chosen.refs;
         into.leases.clear();
         into.leases.reserve(refs.size());
         samples_.clear();
@@ -54,16 +56,17 @@ public:
             if (stop) return false;
             guarded(*ref, [&] { describe(*ref, into.leases); });
         }
-        std::int64_t tokens = 0;
-        for (const auto& s : samples_) tokens = std::max(tokens, cut(s.layout));
-        into.arena.lay_out(static_cast<std::int64_t>(refs.size()), tokens, samples_[0].layout.width,
-                           samples_[0].layout.dtype);
+        const auto tokens = find_places(chosen.rows);
+        into.arena.lay_out(chosen.rows.back() + 1, tokens, samples_[0].layout.width,
+                           samples_[0].layout.dtype, packed_);
         read_whole(refs, into);
-        for (std::size_t b = 0; b < refs.size(); ++b) {
+        for (std::size_t i = 0; i < refs.size(); ++i) {
             if (stop) return false;
-            if (!whole(samples_[b])) guarded(*refs[b], [&] { fill_cut(b, into); });
-            into.arena.finish_sample(static_cast<std::int64_t>(b), cut(samples_[b].layout),
-                                     refs[b]->sample_id);
+            const auto& s = samples_[i];
+            if (!whole(s)) guarded(*refs[i], [&] { fill_cut(i, into); });
+            into.arena.finish_sample(s.row, cut(s.layout), refs[i]->sample_id, s.first);
+            if (i + 1 == refs.size() || samples_[i + 1].row != s.row)
+                into.arena.finish_row(s.row, s.first + cut(s.layout));
         }
         return true;
     }
@@ -73,9 +76,23 @@ private:
         FeatureLayout layout;
         std::span<const FeatureSpec> specs;
         std::vector<FeatureSpec> found = {};  // where the ref has no specs: from the data
+        std::int64_t row = 0, first = 0;      // of the batch, and the token in it: its place
     };
 
     std::int64_t cut(const FeatureLayout& l) const { return std::min(l.rows, max_len_); }
+
+    // Samples of one row follow each other. Returns the tokens of the longest row.
+    std::int64_t find_places(std::span<const std::int64_t> rows) {
+        std::int64_t tokens = 0, used = 0;
+        for (std::size_t i = 0; i < samples_.size(); ++i) {
+            if (i > 0 && rows[i] != rows[i - 1]) used = 0;
+            samples_[i].row = rows[i];
+            samples_[i].first = used;
+            used += cut(samples_[i].layout);
+            tokens = std::max(tokens, used);
+        }
+        return tokens;
+    }
 
     template <class F>
     static void guarded(const SampleRef& ref, const F& work) {
@@ -112,8 +129,8 @@ private:
             places_[b].clear();
             for (const auto name : feature::all) {
                 const auto& spec = named_spec(samples_[b].specs, name, "features");
-                const auto place =
-                    into.arena.place(name, static_cast<std::int64_t>(b), samples_[b].layout.rows);
+                const auto place = into.arena.place(name, samples_[b].row, samples_[b].layout.rows,
+                                                    samples_[b].first);
                 places_[b].push_back({std::string(name), {place.data, spec.dtype, spec.shape}});
             }
             requests.push_back({&into.leases[b], places_[b]});
@@ -135,7 +152,7 @@ private:
         }
         store_.read_into(into.leases[b], buffers_);
         for (const auto& buffer : buffers_) {
-            const auto to = into.arena.place(buffer.name, static_cast<std::int64_t>(b), max_len_);
+            const auto to = into.arena.place(buffer.name, s.row, max_len_, s.first);
             std::memcpy(to.data, buffer.buffer.data, to.size_bytes());
         }
     }
@@ -154,6 +171,7 @@ private:
 
     S& store_;
     std::int64_t max_len_;
+    bool packed_;
     std::vector<Sample> samples_;
     std::vector<NamedBuffer> buffers_;              // one per feature, in the order of feature::all
     std::vector<std::vector<NamedBuffer>> places_;  // per sample of the batch

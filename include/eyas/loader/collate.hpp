@@ -25,70 +25,88 @@ public:
     explicit BatchArena(std::span<std::byte> memory) : given_(memory) {}
 
     /// What a batch needs.
-    static std::uint64_t bytes_for(std::int64_t samples, std::int64_t tokens, std::int64_t width,
-                                   DType dtype) {
+    static std::uint64_t bytes_for(std::int64_t rows, std::int64_t tokens, std::int64_t width,
+                                   DType dtype, bool packed = false) {
         std::uint64_t n = 0;
-        for (const auto& v : shapes(samples, tokens, width, dtype)) n += rounded(v.size_bytes());
+        for (const auto& v : shapes(rows, tokens, width, dtype, packed))
+            n += rounded(v.size_bytes());
         return n;
     }
 
-    /// A batch of `samples` (B), the longest `tokens` (T) rows after the cut. Contents are
-    /// undefined until every sample was written and finished. Throws ResourceError where it does
-    /// not fit the memory that was given.
-    void lay_out(std::int64_t samples, std::int64_t tokens, std::int64_t width, DType dtype) {
-        auto views = shapes(samples, tokens, width, dtype);
-        std::byte* at = memory(bytes_for(samples, tokens, width, dtype));
+    /// A batch of `rows` (B), the longest of `tokens` (T) after the cut; `packed`: with documents.
+    /// Contents are undefined until every sample was written and finished, and every row. Throws
+    /// ResourceError where it does not fit the memory that was given.
+    void lay_out(std::int64_t rows, std::int64_t tokens, std::int64_t width, DType dtype,
+                 bool packed = false) {
+        auto views = shapes(rows, tokens, width, dtype, packed);
+        std::byte* at = memory(bytes_for(rows, tokens, width, dtype, packed));
         for (auto& v : views) {
             v.data = at;
             at += rounded(v.size_bytes());
         }
         std::tie(batch_.input_ids, batch_.attention_mask, batch_.loss_mask, batch_.hidden_state,
                  batch_.target) = std::tie(views[0], views[1], views[2], views[3], views[4]);
-        batch_.sample_ids.resize(static_cast<std::size_t>(samples));
+        batch_.document.reset();
+        if (packed) batch_.document = views[5];
+        batch_.sample_ids.clear();
     }
 
-    /// Where the first `rows` rows of a feature (named as in the file) of sample b belong; shape as
-    /// in the file, [rows] or [1, rows, width]. ContractError for an unknown name.
-    MutableTensorView place(std::string_view name, std::int64_t b, std::int64_t rows) {
+    /// Where the first `rows` rows of a feature (named as in the file) of the sample belong that
+    /// starts at token `first` of batch row b; shape as in the file, [rows] or [1, rows, width].
+    /// ContractError for an unknown name.
+    MutableTensorView place(std::string_view name, std::int64_t b, std::int64_t rows,
+                            std::int64_t first = 0) {
         const auto& whole = view_of(name);
         std::byte* start = const_cast<std::byte*>(whole.data) +
-                           static_cast<std::size_t>(b * whole.shape[1]) * stride(whole);
+                           static_cast<std::size_t>(b * whole.shape[1] + first) * stride(whole);
         if (whole.shape.rank() == 2) return {start, whole.dtype, Shape{rows}};
         return {start, whole.dtype, Shape{1, rows, whole.shape[2]}};
     }
 
-    /// After sample b was written: the last of its `rows` rows is not supervised, attention covers
-    /// exactly the rows (pad rows inside a file stay valid), everything to the right is zero.
-    void finish_sample(std::int64_t b, std::int64_t rows, const std::string& id) {
+    /// After a sample was written, in the order of rows: the last of its `rows` rows is not
+    /// supervised, attention covers exactly the rows (pad rows inside a file stay valid).
+    void finish_sample(std::int64_t b, std::int64_t rows, const std::string& id,
+                       std::int64_t first = 0) {
+        mark(b, first, first + rows, 1);
+        place(feature::loss_mask, b, rows, first)
+            .as<std::int64_t>()[static_cast<std::size_t>(rows - 1)] = 0;
+        batch_.sample_ids.push_back(id);
+    }
+
+    /// Everything in row b to the right of its `used` rows is zero, without attention.
+    void finish_row(std::int64_t b, std::int64_t used) {
         const auto tokens = batch_.tokens();
-        auto* mask =
-            reinterpret_cast<std::int64_t*>(const_cast<std::byte*>(batch_.attention_mask.data)) +
-            b * tokens;
-        std::fill(mask, mask + rows, std::int64_t{1});
-        std::fill(mask + rows, mask + tokens, std::int64_t{0});
+        mark(b, used, tokens, 0);
         for (const auto name : feature::all) {
-            const auto& whole = view_of(name);
-            const auto bytes = static_cast<std::size_t>(rows) * stride(whole);
-            const auto pad = static_cast<std::size_t>(tokens - rows) * stride(whole);
-            if (pad) std::memset(place(name, b, rows).data + bytes, 0, pad);
+            const auto pad = place(name, b, tokens - used, used);
+            if (used < tokens) std::memset(pad.data, 0, pad.size_bytes());
         }
-        place(feature::loss_mask, b, rows).as<std::int64_t>()[static_cast<std::size_t>(rows - 1)] =
-            0;
-        batch_.sample_ids[static_cast<std::size_t>(b)] = id;
     }
 
     const Batch& batch() const { return batch_; }
 
 private:
-    // Of ids, attention mask, loss mask, captured states, target; without an address.
-    static std::array<TensorView, 5> shapes(std::int64_t samples, std::int64_t tokens,
-                                            std::int64_t width, DType dtype) {
-        const Shape row{samples, tokens};
+    // Of ids, attention mask, loss mask, captured states, target, documents; without an address.
+    static std::array<TensorView, 6> shapes(std::int64_t rows, std::int64_t tokens,
+                                            std::int64_t width, DType dtype, bool packed) {
+        const Shape row{rows, tokens};
         return {{{nullptr, DType::I64, row},
                  {nullptr, DType::I64, row},
                  {nullptr, DType::I64, row},
-                 {nullptr, dtype, {samples, tokens, 3 * width}},
-                 {nullptr, dtype, {samples, tokens, width}}}};
+                 {nullptr, dtype, {rows, tokens, 3 * width}},
+                 {nullptr, dtype, {rows, tokens, width}},
+                 {nullptr, DType::I64, packed ? row : Shape{0}}}};
+    }
+
+    // Tokens [begin, end) of row b are one document, attended or not.
+    void mark(std::int64_t b, std::int64_t begin, std::int64_t end, std::int64_t attended) {
+        const auto fill = [&](const TensorView& v, std::int64_t value) {
+            auto* row = reinterpret_cast<std::int64_t*>(const_cast<std::byte*>(v.data)) +
+                        b * batch_.tokens();
+            std::fill(row + begin, row + end, value);
+        };
+        fill(batch_.attention_mask, attended);
+        if (batch_.document) fill(*batch_.document, begin);
     }
     static std::uint64_t rounded(std::uint64_t bytes) {
         return (bytes + Tensor::alignment - 1) / Tensor::alignment * Tensor::alignment;
@@ -162,6 +180,7 @@ inline void collate(std::span<const SampleFeatures> samples, std::int64_t max_le
             std::memcpy(to.data, t.tensor.data, to.size_bytes());
         }
         arena.finish_sample(b, rows, s.id);
+        arena.finish_row(b, rows);
     }
 }
 

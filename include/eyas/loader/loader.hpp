@@ -94,7 +94,8 @@ public:
             throw ContractError("batches that were not used", "Loader::acknowledge",
                                 "Acknowledge at most what next() has returned");
         give_back_current();
-        std::vector<const SampleRef*> chosen, all;
+        detail::BatchRefs chosen;
+        std::vector<const SampleRef*> all;
         for (auto p = acknowledged_; p < to; p = after(p)) {
             const auto feed = feed_->choose(p, chosen, stopping_);
             if (feed == detail::Feed::Interrupted) return;
@@ -102,7 +103,7 @@ public:
                 throw DataError("the stream ends before batch " + std::to_string(p.batch) +
                                     ", which was trained",
                                 "Loader::acknowledge", "Resume with the stream of that run");
-            all.insert(all.end(), chosen.begin(), chosen.end());
+            all.insert(all.end(), chosen.refs.begin(), chosen.refs.end());
         }
         detail::acknowledge_samples(store_, options_.acknowledgements, all, step);
         acknowledged_ = std::max(acknowledged_, to);
@@ -110,16 +111,17 @@ public:
 
     /// The batch that next() returns next. Throws ContractError for a position outside the run.
     void seek(LoaderPosition to) {
-        const bool open = batches_ == 0 && to.epoch == 0 && to.batch >= 0;
-        if (!open && (to.epoch < 0 || to.batch < 0 || to.batch > batches_ ||
-                      to.epoch > options_.epochs || (to.epoch == options_.epochs && to.batch > 0)))
+        const bool inside = to.epoch >= 0 && to.epoch < options_.epochs && to.batch >= 0;
+        const auto batches = inside ? feed_->batches_in(to.epoch) : 0;
+        const bool open = inside && batches == 0;  // only the end will tell
+        if (to != end() && !open && (!inside || to.batch > batches))
             throw ContractError(
                 "epoch " + std::to_string(to.epoch) + ", batch " + std::to_string(to.batch) +
                     " of " + std::to_string(options_.epochs) + " epochs of " +
-                    std::to_string(batches_) + " batches",
+                    std::to_string(batches_per_epoch()) + " batches",
                 "Loader::seek", "Resume with the manifest, batch size and epochs of that run");
         stop();
-        position_ = !open && to.batch == batches_ ? LoaderPosition{to.epoch + 1, 0} : to;
+        position_ = inside && !open && to.batch == batches ? LoaderPosition{to.epoch + 1, 0} : to;
         error_ = nullptr;
     }
 
@@ -130,8 +132,16 @@ public:
     }
 
     LoaderPosition position() const { return position_; }
-    /// 0 for a stream: not known before its end.
+    /// 0 for a stream: not known before its end. Where samples are packed, of the first epoch:
+    /// others may have more or fewer.
     std::int64_t batches_per_epoch() const { return batches_; }
+    /// Of the first `epochs` epochs, 0 for a stream. Where samples are packed, it packs each one.
+    std::int64_t batches_in_epochs(std::int64_t epochs) const {
+        if (!options_.packed()) return batches_ * epochs;
+        std::int64_t sum = 0;
+        for (std::int64_t epoch = 0; epoch < epochs; ++epoch) sum += feed_->batches_in(epoch);
+        return sum;
+    }
     bool interrupted() const { return interrupted_; }
 
     /// Seconds that next() waited for data, in all.
@@ -145,9 +155,14 @@ private:
     };
     /// What one thread needs to fill a slot.
     struct Reader {
-        Reader(S& store, std::int64_t max_len) : batch(store, max_len) {}
+        Reader(S& store, const LoaderOptions& options) : batch(store, options) {}
         detail::BatchReader<S> batch;
-        std::vector<const SampleRef*> chosen = {};
+        detail::BatchRefs chosen = {};
+    };
+    /// Where the batch of a claim of the ring lies.
+    struct Cursor {
+        LoaderPosition position;
+        std::uint64_t claim = 0;
     };
 
     // `manifest`: what the ring is made for.
@@ -155,7 +170,7 @@ private:
            LoaderOptions options)
         : feed_(std::move(feed)),
           options_(options),
-          batches_(feed_->batches_per_epoch()),
+          batches_(feed_->batches_in(0)),
           store_(store),
           memory_(detail::make_ring(manifest, options_,
                                     static_cast<std::size_t>(options.prefetch) + 1)),
@@ -169,13 +184,14 @@ private:
                     store.register_region(memory_.bytes()));
         }
         for (std::int64_t i = 0; i < std::min(options_.threads, options_.prefetch + 1); ++i)
-            readers_.push_back(std::make_unique<Reader>(store, options_.max_len));
+            readers_.push_back(std::make_unique<Reader>(store, options_));
     }
 
     LoaderPosition end() const { return {options_.epochs, 0}; }
     LoaderPosition after(LoaderPosition p) const {
-        return p.batch + 1 < batches_ || batches_ == 0 ? LoaderPosition{p.epoch, p.batch + 1}
-                                                       : LoaderPosition{p.epoch + 1, 0};
+        const auto batches = feed_->batches_in(p.epoch);
+        return p.batch + 1 < batches || batches == 0 ? LoaderPosition{p.epoch, p.batch + 1}
+                                                     : LoaderPosition{p.epoch + 1, 0};
     }
 
     void give_back_current() {
@@ -187,34 +203,37 @@ private:
 
     void read_now() {
         const auto claim = ring_.claim();
-        fill(position_, *readers_[0], *claim->slot);
+        Cursor cursor{position_, claim->number};
+        fill(claim->number, cursor, *readers_[0], *claim->slot);
         ring_.filled(claim->number);
     }
 
     void start_threads() {
-        const auto first = position_.epoch * batches_ + position_.batch;
         for (auto& reader : readers_)
-            threads_.emplace_back([this, first, &reader = *reader] { read_ahead(first, reader); });
+            threads_.emplace_back([this, first = position_, &reader = *reader] {
+                read_ahead({first, 0}, reader);
+            });
     }
 
     // A loader's thread: fills slots in its turn until the end, an error or stop().
-    void read_ahead(std::int64_t first, Reader& reader) {
+    void read_ahead(Cursor cursor, Reader& reader) {
         while (const auto claim = ring_.claim()) {
-            const auto n = first + static_cast<std::int64_t>(claim->number);
-            const auto p =
-                batches_ == 0 ? LoaderPosition{0, n} : LoaderPosition{n / batches_, n % batches_};
-            if (p >= end() || !fill(p, reader, *claim->slot)) return;
+            if (!fill(claim->number, cursor, reader, *claim->slot)) return;
             const bool last = claim->slot->error || claim->slot->feed != detail::Feed::Batch;
             ring_.filled(claim->number);
             if (last) return ring_.close();  // what follows is not asked for
         }
     }
 
-    // False when stopped on the way; errors are kept in the slot.
-    bool fill(LoaderPosition p, Reader& reader, Slot& slot) {
+    // Moves the cursor to the claim and fills the slot with what lies there. False past the end and
+    // when stopped on the way; errors are kept in the slot.
+    bool fill(std::uint64_t claim, Cursor& cursor, Reader& reader, Slot& slot) {
         slot.error = nullptr;
         try {
-            slot.feed = feed_->choose(p, reader.chosen, stopping_);
+            for (; cursor.claim < claim && cursor.position < end(); ++cursor.claim)
+                cursor.position = after(cursor.position);
+            if (cursor.position >= end()) return false;
+            slot.feed = feed_->choose(cursor.position, reader.chosen, stopping_);
             if (slot.feed != detail::Feed::Batch) return slot.feed != detail::Feed::Stopped;
             return reader.batch.read(reader.chosen, slot.batch, stopping_);
         } catch (...) {

@@ -1,4 +1,5 @@
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -11,9 +12,14 @@
 namespace eyas {
 
 struct LoaderOptions {
-    std::int64_t batch_size = 1;  // B
+    std::int64_t batch_size = 1;  // B rows: of a sample each, or packed
     std::int64_t max_len = 2048;  // longer samples are cut to their first max_len rows
-    std::uint64_t seed = 0;       // of the order: epoch e is drawn with seed + e
+    // Samples are packed, in their order, into rows of up to so many tokens (detail::RowPacker says
+    // how), which cut them as max_len does. 0: a sample a row. An epoch's number of batches then
+    // depends on its order. Of a stream, up to 8 rows wait for more samples before they are used: a
+    // store that frees what was trained must have room for them, too.
+    std::int64_t pack_tokens = 0;
+    std::uint64_t seed = 0;  // of the order: epoch e is drawn with seed + e
     bool shuffle = true;
     bool drop_last = true;        // leave out the short batch at the end of an epoch
     std::int64_t rank = 0;        // of this trainer
@@ -23,7 +29,24 @@ struct LoaderOptions {
     std::int64_t ring_bytes = 0;  // memory of all prefetch + 1 batches; 0: what the largest need
     std::int64_t epochs = 1;
     AcknowledgementSink* acknowledgements = nullptr;  // told by acknowledge(); outlives the loader
+
+    bool packed() const { return pack_tokens > 0; }
+    /// Rows of a sample after the cut, at most.
+    std::int64_t longest_sample() const {
+        return packed() ? std::min(max_len, pack_tokens) : max_len;
+    }
 };
+
+/// The same for held-out samples: all of them once, in their order, a sample a row, and none is
+/// acknowledged. So figures do not depend on packing.
+inline LoaderOptions held_out_options(LoaderOptions o) {
+    o.shuffle = o.drop_last = false;
+    o.epochs = 1;
+    o.max_len = o.longest_sample();
+    o.pack_tokens = 0;
+    o.acknowledgements = nullptr;
+    return o;
+}
 
 /// Where in the run a batch lies, both counted from 0.
 struct LoaderPosition {
@@ -36,29 +59,28 @@ namespace detail {
 
 /// Throws ContractError for impossible options.
 inline void check_loader_options(const LoaderOptions& o) {
-    if (o.batch_size < 1 || o.max_len < 1 || o.prefetch < 0 || o.prefetch > 1024 || o.epochs < 0 ||
-        o.threads < 1 || o.threads > 256 || o.ring_bytes < 0 || o.world < 1 || o.rank < 0 ||
-        o.rank >= o.world)
+    if (o.batch_size < 1 || o.max_len < 1 || o.pack_tokens < 0 || o.prefetch < 0 ||
+        o.prefetch > 1024 || o.epochs < 0 || o.threads < 1 || o.threads > 256 || o.ring_bytes < 0 ||
+        o.world < 1 || o.rank < 0 || o.rank >= o.world)
         throw ContractError(
             "batch_size " + std::to_string(o.batch_size) + ", max_len " +
-                std::to_string(o.max_len) + ", prefetch " + std::to_string(o.prefetch) +
-                ", threads " + std::to_string(o.threads) + ", ring_bytes " +
-                std::to_string(o.ring_bytes) + ", epochs " + std::to_string(o.epochs) + ", rank " +
-                std::to_string(o.rank) + " of " + std::to_string(o.world),
+                std::to_string(o.max_len) + ", pack_tokens " + std::to_string(o.pack_tokens) +
+                ", prefetch " + std::to_string(o.prefetch) + ", threads " +
+                std::to_string(o.threads) + ", ring_bytes " + std::to_string(o.ring_bytes) +
+                ", epochs " + std::to_string(o.epochs) + ", rank " + std::to_string(o.rank) +
+                " of " + std::to_string(o.world),
             "LoaderOptions",
             "Use positive sizes, 0 <= prefetch <= 1024, 1 <= threads <= 256 and 0 <= rank < world");
 }
 
-/// Batches that one rank sees per epoch. Throws ContractError for impossible options and for an
-/// epoch without a batch.
-inline std::int64_t checked_batches_per_epoch(std::int64_t samples, const LoaderOptions& o) {
-    check_loader_options(o);
-    const auto mine = (samples + o.world - 1) / o.world;
+/// Batches that a trainer makes of its `mine` rows of an epoch. Throws ContractError where there is
+/// none.
+inline std::int64_t checked_batches(std::int64_t mine, const LoaderOptions& o) {
     const auto batches =
         o.drop_last ? mine / o.batch_size : (mine + o.batch_size - 1) / o.batch_size;
     if (batches == 0)
-        throw ContractError(std::to_string(mine) + " samples per trainer make no batch of " +
-                                std::to_string(o.batch_size),
+        throw ContractError(std::to_string(mine) + (o.packed() ? " packed rows" : " samples") +
+                                " per trainer make no batch of " + std::to_string(o.batch_size),
                             "LoaderOptions",
                             "Use smaller batches, drop_last = false, or more samples");
     return batches;

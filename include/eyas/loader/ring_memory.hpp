@@ -47,8 +47,8 @@ private:
     std::size_t size_ = 0, slot_bytes_ = 0;
 };
 
-/// Bytes of the largest batch that these refs can make: all of them as long as the longest after
-/// the cut. 0 where a ref has no specs, so that it cannot be known.
+/// Bytes of the largest batch that these refs can make: all rows as long as the longest sample
+/// after the cut, or packed full. 0 where a ref has no specs, so that it cannot be known.
 inline std::uint64_t largest_batch_bytes(const Manifest& manifest, const LoaderOptions& o) {
     std::int64_t rows = 0;
     FeatureLayout layout;
@@ -57,7 +57,8 @@ inline std::uint64_t largest_batch_bytes(const Manifest& manifest, const LoaderO
         layout = feature_layout(ref.feature_specs, ref.sample_id);
         rows = std::max(rows, std::min(layout.rows, o.max_len));
     }
-    return BatchArena::bytes_for(o.batch_size, rows, layout.width, layout.dtype);
+    return BatchArena::bytes_for(o.batch_size, o.packed() ? o.pack_tokens : rows, layout.width,
+                                 layout.dtype, o.packed());
 }
 
 /// The ring for `slots` batches: of ring_bytes where that is given, as large as it has to be where

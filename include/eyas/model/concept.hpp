@@ -1,6 +1,8 @@
 #pragma once
 #include <concepts>
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -55,6 +57,19 @@ concept DraftModel = requires(M& m, const M& cm, const Batch& batch, float scale
     { cm.config() } -> std::convertible_to<const ModelConfig&>;
     { cm.vocab_map() } -> std::convertible_to<const VocabMap&>;
     { cm.device() } -> std::convertible_to<const typename M::DeviceType&>;
+};
+
+/// Told of a parameter, by its place among parameters(), when a call adds nothing more to its
+/// gradient. On the thread that drives the model.
+using GradientIsFinal = std::function<void(std::size_t parameter)>;
+
+/// A model that says during forward_backward which gradients are final, so that their reduction
+/// over ranks need not wait for its end. Each parameter at most once, in the same order on every
+/// rank and in every call; those that are not told are final at the end.
+template <class M>
+concept TellsFinalGradients = DraftModel<M> &&
+    requires(M& m, const Batch& batch, float scale, const GradientIsFinal& on_final) {
+    { m.forward_backward(batch, scale, on_final) } -> std::convertible_to<const StepMetrics&>;
 };
 
 }  // namespace eyas

@@ -83,14 +83,15 @@ public:
 
     /// `dh` [N, D] holds the gradient at the step's result and becomes the one at its input
     /// `hidden`. Steps must be taken from last to first. gate_up of the step is consumed.
+    /// `is_final` hears which gradients nothing is added to afterwards.
     void backward(Eagle3Parameters<T>& p, const T* embedding_table, const Eagle3Batch<T>& batch,
                   const T* hidden, const RotaryRows& angles, std::vector<StepActivations<T>>& steps,
-                  std::int64_t i, T* dh) {
+                  std::int64_t i, T* dh, const FinalSlots& is_final) {
         auto& s = steps[static_cast<std::size_t>(i)];
         if (recomputes()) up_to_gates(p, embedding_table, batch, hidden, angles, steps, i);
-        backward_mlp(p, s, batch.rows(), dh);
-        backward_attention(p, batch, angles, steps, i, dh);
-        backward_input(p, embedding_table, hidden, s, batch.rows(), dh);
+        backward_mlp(p, s, batch.rows(), dh, is_final);
+        backward_attention(p, batch, angles, steps, i, dh, is_final);
+        backward_input(p, embedding_table, hidden, s, batch.rows(), dh, is_final);
     }
 
 private:
@@ -116,7 +117,8 @@ private:
         auto& s = steps[static_cast<std::size_t>(i)];
         const auto n = batch.rows(), d = c_.hidden_size;
         resize(s, n);
-        shift_left(device_, batch.ids.data(), s.ids.data(), batch.batch, batch.tokens, i + 1, 0);
+        shift_left(device_, batch.ids.data(), s.ids.data(), batch.document.data(), batch.batch,
+                   batch.tokens, i + 1, 0);
         input(p, embedding_table, hidden, s, n);
         linear(device_, input_.data(), 2 * d, p.value(p.qkv), s.qkv.data(), qkv_width(), n, 2 * d,
                qkv_width(), false, scratch_);
@@ -178,13 +180,16 @@ private:
                 qkv_width(),
                 keys_.data(),
                 values_.data(),
-                recomputes() ? 2 * kv_width() : qkv_width()};
+                recomputes() ? 2 * kv_width() : qkv_width(),
+                batch.document.data()};
     }
 
-    void backward_mlp(Eagle3Parameters<T>& p, StepActivations<T>& s, std::int64_t n, T* dh) {
+    void backward_mlp(Eagle3Parameters<T>& p, StepActivations<T>& s, std::int64_t n, T* dh,
+                      const FinalSlots& is_final) {
         const auto d = c_.hidden_size, f = c_.intermediate_size;
         swiglu(device_, s.gate_up.data(), activated_.data(), n, f);
         linear_backward_weight(device_, dh, d, activated_.data(), f, p.grad(p.down), n, f, d);
+        is_final(p.down);
         linear_backward_input(device_, dh, d, p.value(p.down), activated_.data(), f, n, f, d, false,
                               scratch_);
         swiglu_backward(device_, s.gate_up.data(), activated_.data(), n, f);
@@ -192,21 +197,24 @@ private:
                  s.rms_middle.data(), n, d, epsilon_);
         linear_backward_weight(device_, s.gate_up.data(), 2 * f, normed_.data(), d,
                                p.grad(p.gate_up), n, d, 2 * f);
+        is_final(p.gate_up);
         linear_backward_input(device_, s.gate_up.data(), 2 * f, p.value(p.gate_up), normed_.data(),
                               d, n, d, 2 * f, false, scratch_);
         rms_norm_backward(device_, s.middle.data(), d, p.value(p.post_norm), normed_.data(), d, dh,
                           d, s.rms_middle.data(), p.grad(p.post_norm), n, d);
+        is_final(p.post_norm);
     }
 
     /// Leaves the gradient at q, k, v (before rotation) in d_qkv_ and adds the residual part to dh.
     void backward_attention(Eagle3Parameters<T>& p, const Eagle3Batch<T>& batch,
                             const RotaryRows& angles, std::vector<StepActivations<T>>& steps,
-                            std::int64_t i, const T* dh) {
+                            std::int64_t i, const T* dh, const FinalSlots& is_final) {
         auto& s = steps[static_cast<std::size_t>(i)];
         const auto n = batch.rows(), d = c_.hidden_size, q = q_width();
         d_attended_.resize(static_cast<std::size_t>(n * q));
         d_qkv_.resize(static_cast<std::size_t>(n * qkv_width()));
         linear_backward_weight(device_, dh, d, s.attended.data(), q, p.grad(p.o), n, q, d);
+        is_final(p.o);
         linear_backward_input(device_, dh, d, p.value(p.o), d_attended_.data(), q, n, q, d, false,
                               scratch_);
         const auto a = attention(batch, steps, i);
@@ -237,18 +245,21 @@ private:
     }
 
     void backward_input(Eagle3Parameters<T>& p, const T* table, const T* hidden,
-                        StepActivations<T>& s, std::int64_t n, T* dh) {
+                        StepActivations<T>& s, std::int64_t n, T* dh, const FinalSlots& is_final) {
         const auto d = c_.hidden_size;
         if (!recomputes()) input(p, table, hidden, s, n);
         linear_backward_weight(device_, d_qkv_.data(), qkv_width(), input_.data(), 2 * d,
                                p.grad(p.qkv), n, 2 * d, qkv_width());
+        is_final(p.qkv);
         linear_backward_input(device_, d_qkv_.data(), qkv_width(), p.value(p.qkv), input_.data(),
                               2 * d, n, 2 * d, qkv_width(), false, scratch_);
         rms_norm_backward(device_, embedded_.data(), d, p.value(p.input_norm), input_.data(), 2 * d,
                           static_cast<T*>(nullptr), d, s.rms_embedding.data(), p.grad(p.input_norm),
                           n, d);
+        is_final(p.input_norm);
         rms_norm_backward(device_, hidden, d, p.value(p.hidden_norm), input_.data() + d, 2 * d, dh,
                           d, s.rms_hidden.data(), p.grad(p.hidden_norm), n, d);
+        is_final(p.hidden_norm);
     }
 
     const Dev& device_;

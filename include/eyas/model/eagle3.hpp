@@ -48,11 +48,15 @@ public:
     Eagle3(const Eagle3&) = delete;
     Eagle3& operator=(const Eagle3&) = delete;
 
-    /// Metrics are good until the next call.
-    const StepMetrics& forward_backward(const Batch& batch, float scale) {
-        return run(batch, scale, true);
+    /// Metrics are good until the next call. Most gradients are final only in the backward of TTT
+    /// step 0, the last: those of the heads before, then down, gate and up, their norm, o, q, k, v,
+    /// the two norms of the input, fc and its norms.
+    const StepMetrics& forward_backward(const Batch& batch, float scale,
+                                        const GradientIsFinal& on_final = {}) {
+        const FinalSlots is_final(on_final);
+        return run(batch, scale, &is_final);
     }
-    const StepMetrics& evaluate(const Batch& batch) { return run(batch, 0.f, false); }
+    const StepMetrics& evaluate(const Batch& batch) { return run(batch, 0.f, nullptr); }
 
     /// Memory for batches of up to `rows` rows (B*T) at positions below `positions`: steps with
     /// them allocate nothing. A larger batch makes more room when it comes. Throws ResourceError.
@@ -129,7 +133,8 @@ private:
                                 "Eagle3Options", "Use 1 to 16");
     }
 
-    const StepMetrics& run(const Batch& batch, float scale, bool gradient) {
+    /// With gradients where `is_final` wants to hear of them.
+    const StepMetrics& run(const Batch& batch, float scale, const FinalSlots* is_final) {
         Eagle3Batch<Element>::check(batch, config_);
         reserve(batch.batch_size() * batch.tokens(), batch.tokens());
         work_.batch.assign(device_, batch);
@@ -145,8 +150,8 @@ private:
         }
         const auto& metrics =
             work_.heads.run(parameters_, teacher_, work_.batch, {hidden.data(), steps},
-                            {dh.data(), gradient ? steps : 0}, scale);
-        if (gradient) backward();
+                            {dh.data(), is_final ? steps : 0}, scale);
+        if (is_final) backward(*is_final);
         return metrics;
     }
 
@@ -165,21 +170,25 @@ private:
                                work_.angles[static_cast<std::size_t>(k)], work_.activations, k);
     }
 
-    void backward() {
+    void backward(const FinalSlots& is_final) {
+        is_final(parameters_.lm_head), is_final(parameters_.norm);
         const auto n = work_.batch.rows(), d = config_.hidden_size, dt = config_.target_hidden_size;
         work_.step.begin_backward(work_.activations, n);
         auto& dh = work_.head_gradients.back();
+        const FinalSlots not_yet;
         for (std::int64_t k = options_.ttt_length - 1; k >= 0; --k) {
             work_.step.backward(parameters_, table(), work_.batch, input_of(k),
                                 work_.angles[static_cast<std::size_t>(k)], work_.activations, k,
-                                dh.data());
+                                dh.data(), k == 0 ? is_final : not_yet);
             if (k == 0) break;
             const auto& head = work_.head_gradients[static_cast<std::size_t>(k - 1)];
             add(device_, dh.data(), head.data(), n * d);
         }
         linear_backward_weight(device_, dh.data(), d, projection_input_data(), 3 * dt,
                                parameters_.grad(parameters_.fc), n, 3 * dt, d);
+        is_final(parameters_.fc);
         if (config_.fc_norm) backward_fc_norm(dh.data());
+        for (const auto& s : parameters_.fc_norm) is_final(s);
     }
 
     /// The captured states, with fc_norm each third normalised by its own weight. [N, 3Dt]

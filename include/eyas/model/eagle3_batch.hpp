@@ -16,13 +16,16 @@ namespace eyas {
 /// A batch checked against the model and brought into the form that the step reads. Its arrays
 /// lie in the model's arena.
 /// Shift rule: row p uses aux state p, the embedding of token p+1 and the teacher of position p+1;
-/// at TTT step i everything but the attention mask and the positions moves i further.
+/// at TTT step i everything but the attention mask and the positions moves i further. Nothing moves
+/// from one document of a row to another.
 template <class T>
 struct Eagle3Batch {
-    std::int64_t batch = 0, tokens = 0;       // B, T
-    ArenaArray<std::int64_t> ids;             // [B, T] input ids
-    ArenaArray<std::int64_t> mask;            // [B, T] attention mask
-    ArenaArray<std::int64_t> positions;       // [1 or 3, B, T]
+    std::int64_t batch = 0, tokens = 0;      // B, T
+    ArenaArray<std::int64_t> ids;            // [B, T] input ids
+    ArenaArray<std::int64_t> mask;           // [B, T] attention mask
+    ArenaArray<std::int64_t> document;       // [B, T] row of the first token of each row's document
+    ArenaArray<std::int64_t> positions;      // [1 or 3, B, T]
+    ArenaArray<std::int64_t> host_document;  // the same, for the host
     ArenaArray<std::int64_t> host_positions;  // the same, for the host
     ArenaArray<std::int64_t> supervised;      // the host's: flat target rows b*T + q with loss mask
                                               // 1, ascending
@@ -30,13 +33,21 @@ struct Eagle3Batch {
     ArenaArray<T> target;                     // [B*T, Dt], unshifted
 
     std::int64_t rows() const { return batch * tokens; }
+    /// Of flat row b*T + t: how many rows of its document lie before it.
+    std::int64_t in_document(std::int64_t row) const {
+        return row % tokens - host_document[static_cast<std::size_t>(row)];
+    }
+    bool ends_document(std::int64_t row) const {
+        const auto r = static_cast<std::size_t>(row);
+        return row % tokens + 1 == tokens || host_document[r + 1] != host_document[r];
+    }
 
     /// Memory for up to n rows.
     void lay_out(Arena& arena, const ModelConfig& c, std::int64_t n) {
         constexpr const char* part = "batch";
-        for (auto* a : {&ids, &mask}) arena.give(*a, n, part);
+        for (auto* a : {&ids, &mask, &document}) arena.give(*a, n, part);
         arena.give(positions, 3 * n, part);
-        arena.give_host(supervised, n, part);
+        for (auto* a : {&host_document, &supervised}) arena.give_host(*a, n, part);
         arena.give_host(host_positions, 3 * n, part);
         arena.give(hidden, n * 3 * c.target_hidden_size, part);
         arena.give(target, n * c.target_hidden_size, part);
@@ -49,6 +60,9 @@ struct Eagle3Batch {
         tokens = b.tokens();
         copy(device, b.input_ids.as<std::int64_t>(), ids);
         copy(device, b.attention_mask.as<std::int64_t>(), mask);
+        host_document.assign(static_cast<std::size_t>(rows()), 0);
+        if (b.document) std::ranges::copy(b.document->as<std::int64_t>(), host_document.begin());
+        copy(device, host_document, document);
         if (b.position_ids) {
             const auto given = b.position_ids->as<std::int64_t>();
             host_positions.resize(given.size());
@@ -56,9 +70,9 @@ struct Eagle3Batch {
         } else {
             host_positions.resize(static_cast<std::size_t>(rows()));
             for (std::int64_t r = 0; r < rows(); ++r)
-                host_positions[static_cast<std::size_t>(r)] = r % tokens;
+                host_positions[static_cast<std::size_t>(r)] = in_document(r);
         }
-        copy(device, std::span<const std::int64_t>(host_positions), positions);
+        copy(device, host_positions, positions);
         supervised.clear();
         const auto loss_mask = b.loss_mask.as<std::int64_t>();
         for (std::int64_t r = 0; r < rows(); ++r)
@@ -93,9 +107,24 @@ struct Eagle3Batch {
         if (b.position_ids)
             range(b, "position_ids", *b.position_ids, c.max_position_embeddings,
                   "Raise max_position_embeddings in the draft config");
+        if (b.document) check_documents(b);
     }
 
 private:
+    /// Each row of a document names its first row: that of the row before, or itself.
+    static void check_documents(const Batch& b) {
+        const auto n = b.tokens();
+        expect(b, "document", *b.document, {b.batch_size(), n});
+        const auto starts = b.document->as<std::int64_t>();
+        for (std::int64_t r = 0; r < b.batch_size() * n; ++r) {
+            const auto at = static_cast<std::size_t>(r);
+            if (starts[at] != r % n && (r % n == 0 || starts[at] != starts[at - 1]))
+                throw DataError("document holds " + std::to_string(starts[at]) + " at row " +
+                                    std::to_string(r % n),
+                                name(b), "A document starts at its own row or goes on");
+        }
+    }
+
     template <Device D>
     static void copy(const D& device, std::span<const std::int64_t> from,
                      ArenaArray<std::int64_t>& to) {

@@ -1,5 +1,6 @@
 #pragma once
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <numbers>
 #include <random>
@@ -35,9 +36,11 @@ public:
     /// Elements that a draft of this config has.
     static std::int64_t count(const ModelConfig& c) { return Eagle3Parameters(c).size_; }
 
-    /// Where a matrix begins in the block, for values and for gradients.
+    /// Where a matrix begins in the block, for values and for gradients, and which parameters of
+    /// the list it is made of.
     struct Slot {
         std::int64_t offset = 0;
+        std::size_t first = 0, count = 0;
     };
     Slot qkv, o, gate_up, down, hidden_norm, input_norm, post_norm, fc, fc_norm[3], norm, lm_head;
 
@@ -57,11 +60,11 @@ private:
                    kv = c.num_key_value_heads * c.head_dim;
         const std::string layer = "midlayer.";
         add(layer + "self_attn.q_proj.weight", {q, 2 * d}, qkv);
-        add(layer + "self_attn.k_proj.weight", {kv, 2 * d});
-        add(layer + "self_attn.v_proj.weight", {kv, 2 * d});
+        add(layer + "self_attn.k_proj.weight", {kv, 2 * d}, qkv);
+        add(layer + "self_attn.v_proj.weight", {kv, 2 * d}, qkv);
         add(layer + "self_attn.o_proj.weight", {d, q}, o);
         add(layer + "mlp.gate_proj.weight", {c.intermediate_size, d}, gate_up);
-        add(layer + "mlp.up_proj.weight", {c.intermediate_size, d});
+        add(layer + "mlp.up_proj.weight", {c.intermediate_size, d}, gate_up);
         add(layer + "mlp.down_proj.weight", {d, c.intermediate_size}, down);
         add(layer + "hidden_norm.weight", {d}, hidden_norm);
         add(layer + "input_layernorm.weight", {d}, input_norm);
@@ -74,11 +77,12 @@ private:
         add("lm_head.weight", {c.draft_vocab_size, d}, lm_head);
     }
 
+    /// The slot's parameters are added one after the other.
     void add(const std::string& name, const Shape& shape, Slot& slot) {
-        slot.offset = size_;
-        add(name, shape);
-    }
-    void add(const std::string& name, const Shape& shape) {
+        if (slot.count++ == 0) {
+            slot.offset = size_;
+            slot.first = parameters_.size();
+        }
         parameters_.push_back({name, {nullptr, dtype_of<T>, shape}, {nullptr, DType::F32, shape}});
         size_ += shape.elements();
     }
@@ -111,6 +115,23 @@ private:
     std::vector<Parameter> parameters_;
     std::int64_t size_ = 0;
     Tensor values_, grads_;
+};
+
+/// Passes on which slots' gradients are final; silent where nobody asked.
+class FinalSlots {
+public:
+    FinalSlots() = default;
+    /// `on_final` must outlive it.
+    explicit FinalSlots(const GradientIsFinal& on_final)
+        : on_final_(on_final ? &on_final : nullptr) {}
+
+    template <class Slot>
+    void operator()(const Slot& s) const {
+        for (std::size_t i = 0; on_final_ && i < s.count; ++i) (*on_final_)(s.first + i);
+    }
+
+private:
+    const GradientIsFinal* on_final_ = nullptr;
 };
 
 }  // namespace eyas

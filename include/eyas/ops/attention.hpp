@@ -5,6 +5,8 @@
 #include <limits>
 
 #include "eyas/ops/attention_tile.hpp"
+#include "eyas/ops/exp.hpp"
+#include "eyas/ops/largest.hpp"
 
 namespace eyas {
 
@@ -60,16 +62,17 @@ void finish_rows(const TttAttention<T>& a, std::int64_t b, std::int64_t h,
 }  // namespace detail
 
 /// Forward. out [B*T, H*E] with rows `out_stride` apart; log_sum [B, H, T] is kept for the
-/// backward. Memory beyond the arguments: tiles of 64 query rows per thread, no [T, T] tensor.
+/// backward. Memory beyond the arguments: tiles of 64 query rows per thread, no [T, T] tensor. Time
+/// grows with the sum of the documents' squares.
 template <class T, Device Dev>
 void ttt_attention(const Dev& device, const TttAttention<T>& a, T* out, std::int64_t out_stride,
                    float* log_sum) {
     device.for_each_row(a.batch * a.heads, [&](std::int64_t task) {
         const auto b = task / a.heads, h = task % a.heads;
-        static thread_local detail::AttentionScratch s;
+        auto& s = detail::AttentionScratch::of_thread();
         detail::gather(a, b, h, s);
         for (std::int64_t begin = 0; begin < a.tokens;) {
-            const auto tile = detail::attention_tile(a, begin);
+            const auto tile = detail::attention_tile(a, b, begin);
             detail::attention_scores(device, a, b, h, tile, s);
             for (std::int64_t r = 0; r < tile.rows(); ++r)
                 log_sum[task * a.tokens + begin + r] = detail::softmax_row<T>(tile, s.p, a.step, r);

@@ -1,9 +1,8 @@
 #pragma once
-#include <algorithm>
 #include <cstdint>
-#include <vector>
 
 #include "eyas/ops/attention_tile.hpp"
+#include "eyas/ops/exp.hpp"
 
 namespace eyas {
 
@@ -112,15 +111,14 @@ void ttt_attention_backward(const Dev& device, const TttAttention<T>& a, const f
                             DiagonalColumns diagonal) {
     device.for_each_row(a.batch * a.heads, [&](std::int64_t task) {
         const auto b = task / a.heads, h = task % a.heads, width = a.head_dim;
-        static thread_local detail::AttentionScratch s;
-        static thread_local std::vector<float> d_o;
+        auto& s = detail::AttentionScratch::of_thread();
         detail::gather(a, b, h, s);
         detail::gather_head(d_out + b * a.tokens * d_out_stride + h * width, d_out_stride, a.tokens,
-                            width, d_o);
+                            width, s.d_out);
         const auto slice = task * a.tokens * width;
         for (std::int64_t begin = 0; begin < a.tokens;) {
-            const auto tile = detail::attention_tile(a, begin);
-            const float* g = d_o.data() + begin * width;
+            const auto tile = detail::attention_tile(a, b, begin);
+            const float* g = s.d_out.data() + begin * width;
             detail::attention_scores(device, a, b, h, tile, s);
             detail::probabilities_from(log_sum + task * a.tokens + begin, tile, a.step, s);
             detail::against_keys(device, tile, g, s.v, width, s.dp);

@@ -6,16 +6,15 @@
 #include <vector>
 
 #include "eyas/device/concept.hpp"
-#include "eyas/ops/exp.hpp"
 
 namespace eyas {
 
 /// Shapes and views of EAGLE3's test-time-training attention at TTT step `step`.
-/// Row t attends to keys s <= t of step 0 whose attention mask is 1, and to its own key at each
-/// later step 1 .. step (the diagonal): T + step columns under one fp32 softmax. Sources: EAGLE-3
-/// (arXiv 2503.01840), SpecForge's cached attention. q [B*T, H*E] and out are rows of `q_stride` /
-/// `out_stride` elements; k and v are arrays of `step+1` pointers to [B*T, G*E] with rows
-/// `kv_stride` apart; query head h reads key/value head h*G/H.
+/// Row t attends to keys s <= t of step 0 in its document whose attention mask is 1, and to its own
+/// key at each later step 1 .. step (the diagonal): up to T + step columns under one fp32 softmax.
+/// Sources: EAGLE-3 (arXiv 2503.01840), SpecForge's cached attention. q [B*T, H*E] and out are rows
+/// of `q_stride` / `out_stride` elements; k and v are arrays of `step+1` pointers to [B*T, G*E]
+/// with rows `kv_stride` apart; query head h reads key/value head h*G/H.
 template <class T>
 struct TttAttention {
     std::int64_t batch = 0, tokens = 0, heads = 0, kv_heads = 0, head_dim = 0, step = 0;
@@ -25,6 +24,8 @@ struct TttAttention {
     const T* const* k = nullptr;
     const T* const* v = nullptr;
     std::int64_t kv_stride = 0;
+    const std::int64_t* document = nullptr;  // [B, T] first row of each row's document, ascending;
+                                             // null: one a row
 
     float scale() const { return 1.f / std::sqrt(static_cast<float>(head_dim)); }
     std::int64_t kv_head(std::int64_t h) const { return h / (heads / kv_heads); }
@@ -35,7 +36,8 @@ namespace detail {
 constexpr std::int64_t attention_rows = 64;   // queries per tile
 constexpr std::int64_t attention_keys = 256;  // keys per block of a tile: products stay in cache
 
-/// Query rows [begin, end), at most 64. They see keys [first, end).
+/// Query rows [begin, end), at most 64 and all of one document, whose first row is `first`. They
+/// see keys [first, end); nothing of another document is ever read for them.
 struct AttentionTile {
     std::int64_t first = 0, begin = 0, end = 0;
     std::int64_t rows() const { return end - begin; }
@@ -47,9 +49,16 @@ struct AttentionTile {
     std::int64_t block_first(std::int64_t i) const { return first + i * attention_keys; }
 };
 
+/// The tile of batch row b that starts at row `begin`.
 template <class T>
-AttentionTile attention_tile(const TttAttention<T>& a, std::int64_t begin) {
-    return {0, begin, std::min(a.tokens, begin + attention_rows)};
+AttentionTile attention_tile(const TttAttention<T>& a, std::int64_t b, std::int64_t begin) {
+    AttentionTile tile{0, begin, std::min(a.tokens, begin + attention_rows)};
+    if (a.document) {
+        const auto* at = a.document + b * a.tokens;
+        tile.first = at[begin];
+        tile.end = std::upper_bound(at + begin, at + tile.end, tile.first) - at;
+    }
+    return tile;
 }
 
 /// Numbers of a tile, one for each query and column: blocks of keys [blocks][rows][256], then the
@@ -76,11 +85,18 @@ struct AttentionColumns {
 /// head) task needs, in one thread's memory.
 struct AttentionScratch {
     std::vector<float> q, k, v;  // [T, E]
+    std::vector<float> d_out;    // [T, E] the output's gradient; backward only
     std::vector<float> bias;     // [T] 0 where the attention mask is 1, else -infinity
     std::vector<float> out;      // [rows, E]
     AttentionColumns p, dp;
 
-    /// Bytes of it, and of the output's gradient beside it.
+    /// The calling thread's own.
+    static AttentionScratch& of_thread() {
+        static thread_local AttentionScratch scratch;
+        return scratch;
+    }
+
+    /// Of it, on one thread.
     static std::int64_t bytes(std::int64_t tokens, std::int64_t width, std::int64_t step) {
         return 4 * (4 * tokens * width + tokens + attention_rows * width +
                     2 * (AttentionColumns::key_numbers(tokens) + attention_rows * step));

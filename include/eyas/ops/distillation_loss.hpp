@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "eyas/ops/exp.hpp"
+#include "eyas/ops/largest.hpp"
 
 namespace eyas {
 

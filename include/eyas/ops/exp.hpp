@@ -8,8 +8,10 @@ namespace eyas {
 // honour floating-point traps (g++ without -fno-trapping-math) leave a loop scalar where a float
 // comparison selects, or where a branch could skip a float operation.
 
+namespace detail {
 /// All bits where it holds, none where not.
 constexpr std::uint32_t mask_of(bool b) { return 0u - static_cast<std::uint32_t>(b); }
+}  // namespace detail
 
 /// e^x for x <= 88 (and e^88 above), about 1 ulp, written so that compilers vectorise a loop around
 /// it (libm's expf is a call per element). Below -87.3 the result is 0 instead of a denormal. NaN
@@ -23,7 +25,7 @@ constexpr float exp_fast(float x) {
     constexpr auto infinity = std::int32_t{0x7F800000};
     constexpr auto least = std::bit_cast<std::uint32_t>(-87.3f), minus_infinity = 0xFF800000u;
     const auto bits = std::bit_cast<std::int32_t>(x);  // positive floats are ordered as integers
-    const auto too_large = mask_of(bits > most) & mask_of(bits <= infinity);
+    const auto too_large = detail::mask_of(bits > most) & detail::mask_of(bits <= infinity);
     const float clamped = std::bit_cast<float>((static_cast<std::uint32_t>(bits) & ~too_large) |
                                                (std::bit_cast<std::uint32_t>(most) & too_large));
     const float shifted = clamped * log2e + shifter;
@@ -40,47 +42,9 @@ constexpr float exp_fast(float x) {
     const auto scale = (std::bit_cast<std::uint32_t>(shifted) - 0x4B400000u + 127u) << 23;
     const auto e = std::bit_cast<std::uint32_t>(p * std::bit_cast<float>(scale));
     // Negative floats from -87.3 (not included) to -infinity are a range of bits; NaNs lie outside.
-    const auto vanishes =
-        mask_of(static_cast<std::uint32_t>(bits) - (least + 1u) <= minus_infinity - (least + 1u));
+    const auto vanishes = detail::mask_of(static_cast<std::uint32_t>(bits) - (least + 1u) <=
+                                          minus_infinity - (least + 1u));
     return std::bit_cast<float>(e & ~vanishes);
-}
-
-/// Integers in the order of the floats that they stand for (-0 below +0).
-inline std::int32_t order_of(float x) {
-    const auto bits = std::bit_cast<std::int32_t>(x);
-    return bits ^ ((bits >> 31) & 0x7FFFFFFF);
-}
-inline float from_order(std::int32_t order) {
-    return std::bit_cast<float>(order ^ ((order >> 31) & 0x7FFFFFFF));
-}
-
-/// The largest of x[0..n) that is no NaN; -infinity where there is none.
-inline float largest(const float* x, std::int64_t n) {
-    constexpr auto infinity = std::int32_t{0x7F800000};
-    constexpr auto lowest = std::int32_t{-0x7F800001};  // order_of(-infinity)
-    auto top = lowest;
-#pragma omp simd reduction(max : top)
-    for (std::int64_t j = 0; j < n; ++j) {
-        const auto o = order_of(x[j]);
-        const auto number = o > infinity ? lowest : o;
-        top = top < number ? number : top;
-    }
-    return from_order(top);
-}
-
-/// The first place of `value` in x[0..n); 0 where it is in none (rows that hold NaN).
-inline std::int64_t first_of(const float* x, std::int64_t n, float value) {
-    constexpr std::int64_t block = 64;
-    for (std::int64_t begin = 0; begin < n; begin += block) {
-        const auto end = begin + block < n ? begin + block : n;
-        int found = 0;
-#pragma omp simd reduction(| : found)
-        for (std::int64_t j = begin; j < end; ++j) found |= x[j] == value;
-        if (!found) continue;
-        for (std::int64_t j = begin; j < end; ++j)
-            if (x[j] == value) return j;
-    }
-    return 0;
 }
 
 }  // namespace eyas

@@ -1,5 +1,7 @@
 #pragma once
+#include <array>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -47,6 +49,10 @@ struct AdamWUpdate {
 };
 }  // namespace detail
 
+/// What AdamW keeps of a parameter, as the beginning of a tensor's name; of one that receives no
+/// gradient the first alone.
+inline constexpr std::array<const char*, 3> adamw_state{"master.", "exp_avg.", "exp_avg_sq."};
+
 /// AdamW (Loshchilov & Hutter 2019) on fp32 master copies of a model's parameters; after each step
 /// the model holds the masters rounded to its precision. One fused pass per parameter.
 /// A parameter that receives no gradient is left alone, as torch leaves one whose grad is None.
@@ -69,6 +75,12 @@ public:
 
     /// One update with the given learning rate; gradients are read times `gradient_scale`.
     void step(double rate, float gradient_scale = 1.f) {
+        step(rate, gradient_scale, [](std::size_t) {});
+    }
+
+    /// The same; done(i) is called when the i-th parameter has its new values.
+    template <class Done>
+    void step(double rate, float gradient_scale, Done&& done) {
         ++step_;
         for (std::size_t i = 0; i < parameters_.size(); ++i) {
             if (!parameters_[i].receives_gradient) continue;
@@ -76,6 +88,7 @@ public:
                 update<BFloat16>(i, rate, gradient_scale);
             else
                 update<float>(i, rate, gradient_scale);
+            done(i);
         }
     }
 
@@ -96,10 +109,10 @@ public:
         std::vector<NamedBuffer> all;
         for (std::size_t i = 0; i < parameters_.size(); ++i) {
             const auto& name = parameters_[i].name;
-            all.push_back({"master." + name, masters_[i].mutable_view()});
+            all.push_back({adamw_state[0] + name, masters_[i].mutable_view()});
             if (!parameters_[i].receives_gradient) continue;
-            all.push_back({"exp_avg." + name, exp_avg_[i].mutable_view()});
-            all.push_back({"exp_avg_sq." + name, exp_avg_sq_[i].mutable_view()});
+            all.push_back({adamw_state[1] + name, exp_avg_[i].mutable_view()});
+            all.push_back({adamw_state[2] + name, exp_avg_sq_[i].mutable_view()});
         }
         return all;
     }

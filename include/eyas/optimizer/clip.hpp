@@ -18,16 +18,22 @@ struct SquareOf {
 };
 }  // namespace detail
 
-/// sqrt(sum g^2) over every gradient of every parameter that receives one, summed in double in an
-/// order that depends on the sizes alone. Infinite or NaN if any gradient is.
+/// sum g^2 over every gradient of every parameter that receives one, summed in double in an order
+/// that depends on the sizes alone. Infinite or NaN if any gradient is.
 template <Device D>
-double global_norm(const D& device, std::span<const Parameter> parameters) {
+double sum_of_squares(const D& device, std::span<const Parameter> parameters) {
     double total = 0;
     for (const auto& p : parameters) {
         if (!p.receives_gradient) continue;
         total += device.sum(p.grad.shape.elements(), detail::SquareOf{p.grad.as<float>().data()});
     }
-    return std::sqrt(total);
+    return total;
+}
+
+/// The root of it.
+template <Device D>
+double global_norm(const D& device, std::span<const Parameter> parameters) {
+    return std::sqrt(sum_of_squares(device, parameters));
 }
 
 /// What gradients are multiplied by so that their norm does not pass `max_norm`:

@@ -20,6 +20,18 @@ struct PipelineOptions {
     LoaderOptions loader;
 };
 
+namespace detail {
+/// How batches are made of samples.
+inline Json batches_identity(const LoaderOptions& o) {
+    Json identity{{"batch_size", o.batch_size},
+                  {"max_len", o.max_len},
+                  {"shuffle", o.shuffle},
+                  {"drop_last", o.drop_last}};
+    if (o.packed()) identity["pack_tokens"] = o.pack_tokens;
+    return identity;
+}
+}  // namespace detail
+
 /// What a resumed run must find again: the same samples in the same order, cut the same way.
 /// Not where they lie nor under which run's name: a run may move from one store to another.
 inline Json data_identity(const Manifest& manifest, const LoaderOptions& o) {
@@ -30,21 +42,17 @@ inline Json data_identity(const Manifest& manifest, const LoaderOptions& o) {
         samples += id.substr(id.starts_with(prefix) ? prefix.size() : 0);
         samples += " " + std::to_string(ref.num_tokens) + "\n";
     }
-    return {{"samples", manifest.refs.size()},
-            {"order", hex64(xxh3(std::as_bytes(std::span(samples))))},
-            {"batch_size", o.batch_size},
-            {"max_len", o.max_len},
-            {"shuffle", o.shuffle},
-            {"drop_last", o.drop_last}};
+    auto identity = detail::batches_identity(o);
+    identity["samples"] = manifest.refs.size();
+    identity["order"] = hex64(xxh3(std::as_bytes(std::span(samples))));
+    return identity;
 }
 
 /// The same of a stream, of which nothing but its id is known until it ends.
 inline Json data_identity(const FollowedStream& stream, const LoaderOptions& o) {
-    return {{"stream", stream.header().stream_id},
-            {"batch_size", o.batch_size},
-            {"max_len", o.max_len},
-            {"shuffle", o.shuffle},
-            {"drop_last", o.drop_last}};
+    auto identity = detail::batches_identity(o);
+    identity["stream"] = stream.header().stream_id;
+    return identity;
 }
 
 /// The one assembly of a training run: store -> loader -> trainer(model). Colocated and
@@ -90,12 +98,9 @@ public:
     }
 
     /// Held-out figures of the model as it is now, over all samples of another manifest in the same
-    /// store. None of them is consumed.
+    /// store, which are not packed. None of them is consumed.
     Evaluation evaluate(const Manifest& held_out, const EvaluateOptions& options = {}) {
-        auto o = options_.loader;
-        o.shuffle = o.drop_last = false;
-        o.epochs = 1;
-        Loader<S> loader(store_, held_out, o);
+        Loader<S> loader(store_, held_out, held_out_options(options_.loader));
         return eyas::evaluate(trainer_.model(), loader, options);
     }
 

@@ -145,6 +145,7 @@ function charts() {
   draw(grid, 'Learning rate', '', 'learning_rate', false);
   draw(grid, 'Gradient norm', 'before clipping', 'grad_norm', false);
   draw(grid, 'Speed', 'tokens/s', 'tokens_per_second', false);
+  draw(grid, 'Padding', '% of the rows of batches without a token', 'padding_percent', false);
   draw(grid, 'Stall', '% of the time waiting for batches', 'stall_percent', false);
 }
 
@@ -182,6 +183,7 @@ const figures = v => Array.isArray(v) ? v.map(a => a.toFixed(3)).join('  ') : v;
 table(page, [['step', 'step', 0], ['loss', 'loss', 0], ['accuracy', 'accuracy', 0], ['acceptance', 'acceptance', 0],
   ['held out: loss', 'loss', 1], ['held out: accuracy', 'accuracy', 1], ['held out: acceptance', 'acceptance', 1],
   ['held out: expected tokens a pass', 'expected_tokens_per_pass', 1], ['tokens/s', 'tokens_per_second', 0],
+  ['padding %', 'padding_percent', 0],
   ['stall %', 'stall_percent', 0], ['seconds', 'seconds', 0],
   ['of them, stood still for checkpoints', 'checkpoint_seconds', 0]]
   .map(([label, key, held]) => [label, ...runs.map(r => figures(last(held ? r.held_out : r.logged)[key]))]));

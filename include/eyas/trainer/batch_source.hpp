@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "eyas/loader/batch.hpp"
+#include "eyas/loader/options.hpp"
 
 namespace eyas {
 
@@ -23,5 +24,16 @@ concept BatchSource = requires(L& l, const L& cl, std::int64_t step) {
     { cl.batches_per_epoch() } -> std::convertible_to<std::int64_t>;  // 0: only the end will tell
     { cl.stall_seconds() } -> std::convertible_to<double>;
 };
+
+namespace detail {
+/// A position of the loader's own kind.
+template <class L>
+auto position_at(const L& loader, const LoaderPosition& at) {
+    auto position = loader.position();
+    position.epoch = at.epoch;
+    position.batch = at.batch;
+    return position;
+}
+}  // namespace detail
 
 }  // namespace eyas

@@ -6,6 +6,7 @@
 #include <future>
 #include <optional>
 #include <string>
+#include <type_traits>
 #include <utility>
 
 #include "eyas/checkpoint/checkpoint.hpp"
@@ -13,6 +14,7 @@
 #include "eyas/collective/any_rank.hpp"
 #include "eyas/core/error.hpp"
 #include "eyas/trainer/activity.hpp"
+#include "eyas/trainer/agreement.hpp"
 #include "eyas/trainer/batch_source.hpp"
 #include "eyas/trainer/options.hpp"
 #include "eyas/trainer/records.hpp"
@@ -55,16 +57,21 @@ public:
         }
     }
 
-    /// Settles the checkpoint before and begins that of `content`, the last whole step's, whose
+    /// Settles the checkpoint before and begins that of content(), the last whole step's, whose
     /// other state is `now`; `last`: nothing is trained meanwhile, it is durable on return.
-    template <class L>
-    void save(const CheckpointContent& content, const CheckpointState& now, bool last, L& loader,
-              TrainResult& result, const TrainerCallbacks& callbacks) {
+    /// content() gives a ContentOnHost. Of several ranks, the optimizer's state in it stays as it
+    /// is until the next content().
+    template <class F, class L>
+    void save(F&& content, const CheckpointState& now, bool last, L& loader, TrainResult& result,
+              const TrainerCallbacks& callbacks) {
+        const TraceRecorder::Span span(options_.trace, TraceRecorder::Lane::Trainer, "checkpoint");
         settle(loader, result, callbacks);
         const bool at_once = last || !copies_checkpoints(options_);
+        std::optional<std::invoke_result_t<F&>> whole;
         {
             const Timer timer(seconds_);
-            begin(content, now, at_once);
+            whole.emplace(content());
+            begin(whole->content(), now, at_once);
         }
         if (at_once) settle(loader, result, callbacks);
     }
@@ -97,14 +104,19 @@ public:
         loader.acknowledge(position, saved.step);
     }
 
-    /// A checkpoint in another directory, which keeps that one; at once.
-    void copy_to(const std::filesystem::path& directory, const CheckpointContent& content,
-                 const CheckpointState& now) {
+    /// A checkpoint in another directory, which keeps that one; at once. Errors on every rank, as
+    /// of settle(). (Of several ranks, the one under way is written first: they share the memory
+    /// that the optimizer's state is gathered in.)
+    template <class F>
+    void copy_to(const std::filesystem::path& directory, F&& content, const CheckpointState& now) {
+        const TraceRecorder::Span span(options_.trace, TraceRecorder::Lane::Trainer, "checkpoint");
         const Timer timer(seconds_);
-        if (collective_.is_root()) save_checkpoint(directory, content, now, 1);
+        if (collective_.world() > 1 && outcome_.valid()) outcome_.wait();
+        const auto whole = content();
+        on_root(now.step, directory, [&] { save_checkpoint(directory, whole.content(), now, 1); });
     }
 
-    /// That training stood still for checkpoints since open().
+    /// That training stood still for checkpoints in the run.
     double seconds() const { return seconds_; }
 
 private:
@@ -149,13 +161,15 @@ private:
                                    : "waiting for the checkpoint of step {} to reach the disk"};
         if (options_.run_dir.empty() || !collective_.is_root()) return;
         const auto write = [this, now](const CheckpointContent& what) {
+            const TraceRecorder::Span span(options_.trace, TraceRecorder::Lane::Writer,
+                                           "write checkpoint", now.step);
             return save_checkpoint(options_.run_dir, what, now, options_.keep_checkpoints);
         };
         try {
             // Deferred: settle() writes. So it does, too, when the system has no thread to give.
             outcome_ = at_once ? std::async(std::launch::deferred, write, content)
                                : std::async(std::launch::async | std::launch::deferred, write,
-                                            copy_.take(content));
+                                            copy_of(content));
         } catch (...) {  // as if writing had failed: all ranks will hear of it together
             std::promise<std::filesystem::path> failed;
             failed.set_exception(std::current_exception());
@@ -163,20 +177,27 @@ private:
         }
     }
 
+    CheckpointContent copy_of(const CheckpointContent& content) {
+        if (collective_.world() == 1) return copy_.take(content);
+        auto copy = copy_.take({content.parameters, content.vocab_map, content.config, {}});
+        copy.optimizer = content.optimizer;  // rank 0's own copy already
+        return copy;
+    }
+
     void make_durable(std::int64_t step, TrainResult& result, const TrainerCallbacks& callbacks) {
-        std::exception_ptr failure;
-        if (collective_.is_root()) {
-            try {
-                result.checkpoint = outcome_.get();
-                if (callbacks.on_save) callbacks.on_save({*result.checkpoint, step, ""});
-            } catch (...) {
-                failure = std::current_exception();
-            }
-        }
-        if (!any_rank(collective_, failure != nullptr)) return;
-        if (failure) std::rethrow_exception(failure);
-        throw ResourceError("rank 0 could not write checkpoint " + std::to_string(step),
-                            options_.run_dir.string(), "See rank 0's message");
+        on_root(step, options_.run_dir, [&] {
+            result.checkpoint = outcome_.get();
+            if (callbacks.on_save) callbacks.on_save({*result.checkpoint, step, ""});
+        });
+    }
+
+    template <class F>
+    void on_root(std::int64_t step, const std::filesystem::path& where, F&& write) {
+        all_or_none<ResourceError>(collective_,
+                                   "rank 0 could not write checkpoint " + std::to_string(step),
+                                   where.string(), [&] {
+                                       if (collective_.is_root()) write();
+                                   });
     }
 
     const TrainerOptions& options_;

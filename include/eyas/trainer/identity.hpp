@@ -1,13 +1,17 @@
 #pragma once
+#include <cstdint>
 #include <string>
 
 #include "eyas/checkpoint/config_json.hpp"
+#include "eyas/checkpoint/state.hpp"
+#include "eyas/loader/options.hpp"
 #include "eyas/trainer/options.hpp"
 
 namespace eyas {
 
 /// What a resumed run must have in common with the run that wrote the checkpoint, so that it ends
-/// with the same bits. `schedule` has its total_steps resolved.
+/// with the same bits; or, in a world of another size, with the same numbers but for rounding
+/// (identity_to_resume). `schedule` has its total_steps resolved.
 inline Json run_identity(const TrainerOptions& o, const ScheduleOptions& schedule,
                          const ModelConfig& config, std::string_view precision, int world_size,
                          std::int64_t batches_per_epoch) {
@@ -31,5 +35,80 @@ inline Json run_identity(const TrainerOptions& o, const ScheduleOptions& schedul
               {"decay_ratio", schedule.decay_ratio}}},
             {"run", o.identity}};
 }
+
+namespace detail {
+
+/// Samples in one batch of every rank; where the batch size is not recorded, batches.
+inline std::int64_t samples_per_round(const Json& identity, const std::string& where) {
+    const auto run = identity.value("run", Json::object());
+    const auto data = run.is_object() ? run.value("data", Json::object()) : Json::object();
+    const auto world = required<std::int64_t>(identity, "world_size", where),
+               batch = optional<std::int64_t>(data, "batch_size", 1, where);
+    if (world < 1 || world > 1'000'000 || batch < 1 || batch > 1'000'000)
+        throw DataError(
+            "a world of " + std::to_string(world) + " with batches of " + std::to_string(batch),
+            where, "Use another checkpoint");
+    return world * batch;
+}
+
+/// What of an identity does not depend on how many ranks share the work: instead of the numbers of
+/// one rank, samples per optimizer step and per epoch.
+inline Json shared_identity(Json identity, const std::string& where) {
+    // Doubles, so that hostile numbers do not overflow: exact for any true one.
+    const auto round = static_cast<double>(samples_per_round(identity, where));
+    const auto of_all = [&](const char* mine, const char* all) {
+        const auto n = required<std::int64_t>(identity, mine, where);
+        identity.erase(mine);
+        identity[all] = static_cast<double>(n) * round;
+    };
+    of_all("accumulation", "samples_per_step");
+    of_all("batches_per_epoch", "samples_per_epoch");
+    identity.erase("world_size");
+    auto& run = identity["run"];
+    if (run.is_object() && run.contains("data") && run["data"].is_object())
+        run["data"].erase("batch_size");
+    return identity;
+}
+
+inline bool of_same_world(const Json& saved, const Json& mine) {
+    return !saved.is_object() || saved.value("world_size", Json()) == mine.at("world_size");
+}
+
+/// The identity that a checkpoint must have so that the run `mine` may go on from it. In a world of
+/// the same size, `mine`. In another one, whatever the checkpoint has, if both agree in all but the
+/// ranks, their batch size and accumulation, and take as many samples in a step and in an epoch.
+/// Throws ContractError that names what differs, DataError where an identity is none.
+inline Json identity_to_resume(const Json& saved, const Json& mine, const std::string& where) {
+    if (of_same_world(saved, mine)) return mine;
+    if (const auto d =
+            first_difference(shared_identity(saved, where), shared_identity(mine, where)))
+        throw ContractError(
+            "the checkpoint was written by " + saved.at("world_size").dump() +
+                " processes with other options: " + *d,
+            where,
+            "Resume with as many samples a step (ranks * batch size * accumulation) and an epoch");
+    return saved;
+}
+
+/// Where each rank's loader goes on in the run `mine` after a checkpoint. A step takes the next
+/// samples of the epoch's order, whatever the number of ranks; so what counts is how many were
+/// taken. Throws ContractError where that is no whole number of batches.
+inline LoaderPosition position_to_resume(const CheckpointState& saved, const Json& mine,
+                                         const std::string& where) {
+    if (of_same_world(saved.identity, mine)) return {saved.epoch, saved.batch};
+    const auto before = samples_per_round(saved.identity, where),
+               now = samples_per_round(mine, where);
+    if (saved.batch < 0 || saved.batch > (std::int64_t{1} << 62) / before)
+        throw DataError("batch " + std::to_string(saved.batch), where, "Use another checkpoint");
+    const auto samples = saved.batch * before;
+    if (samples % now != 0)
+        throw ContractError(std::to_string(samples) +
+                                " samples of the epoch were trained, which is no multiple of " +
+                                std::to_string(now),
+                            where, "Resume with another number of ranks or another batch size");
+    return {saved.epoch, samples / now};
+}
+
+}  // namespace detail
 
 }  // namespace eyas

@@ -23,6 +23,7 @@ public:
     LogRecord record(const MetricTotals& all, const MetricTotals& timed, LogRecord r,
                      double stall_seconds) {
         r.loss = all.mean_loss();
+        r.padding_percent = 100 * all.padding();
         for (std::size_t k = 0; k < all.ttt_length(); ++k) {
             r.step_loss.push_back(all.mean_loss(k));
             r.accuracy.push_back(all.accuracy(k));

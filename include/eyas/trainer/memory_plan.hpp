@@ -61,7 +61,7 @@ struct MemoryPlan {
                                           static_cast<double>(grows) * static_cast<double>(rows));
             remedy = "Batches of " + std::to_string(std::max<std::int64_t>(fit, 1)) +
                      " rows instead of " + std::to_string(rows) +
-                     " would fit (batch_size times max_len)";
+                     " would fit (batch_size times max_len or pack_tokens)";
         } else {
             remedy = "Weights and optimizer alone need " + megabytes(fixed) +
                      ": use a smaller draft or more memory";
@@ -78,17 +78,25 @@ struct MemoryPlan {
 
 /// Plan of training a model of type M with AdamW on batches of up to `rows` rows (B*T), from a
 /// loader whose ring takes `ring_bytes`; made before anything is allocated. `checkpoint_copy`: by a
-/// trainer that writes checkpoints while it trains (copies_checkpoints(options), on rank 0). M
-/// offers memory_plan(config, options, rows) and parameter_count(config), as Eagle3 does.
+/// trainer that writes checkpoints while it trains (copies_checkpoints(options), on rank 0). Of
+/// several ranks each keeps its share of the optimizer's state; rank 0 has room for all of it, for
+/// checkpoints. M offers memory_plan(config, options, rows) and parameter_count(config), as Eagle3
+/// does.
 template <class M, class Options>
 MemoryPlan memory_plan(const ModelConfig& config, const Options& options, std::int64_t rows,
-                       std::uint64_t ring_bytes, bool checkpoint_copy = false) {
+                       std::uint64_t ring_bytes, bool checkpoint_copy = false,
+                       std::int64_t rank = 0, std::int64_t world = 1) {
     MemoryPlan plan{M::memory_plan(config, options, rows), rows};
-    const auto trained = static_cast<std::uint64_t>(M::parameter_count(config));
-    plan.parts.push_back({"optimizer: masters and moments", trained * 12});
-    if (checkpoint_copy)
-        plan.parts.push_back({"checkpoint: copy of weights and optimizer",
-                              trained * (12 + sizeof(typename M::PrecisionType::Element))});
+    const auto trained = static_cast<std::uint64_t>(M::parameter_count(config)),
+               state = trained * 12, ranks = static_cast<std::uint64_t>(world);
+    plan.parts.push_back({"optimizer: masters and moments", (state + ranks - 1) / ranks});
+    if (world > 1 && rank == 0)
+        plan.parts.push_back({"optimizer: those of all ranks, for checkpoints", state});
+    const auto weights = trained * sizeof(typename M::PrecisionType::Element);
+    if (checkpoint_copy && world > 1)
+        plan.parts.push_back({"checkpoint: copy of weights", weights});
+    else if (checkpoint_copy)
+        plan.parts.push_back({"checkpoint: copy of weights and optimizer", weights + state});
     if (ring_bytes > 0) plan.parts.push_back({"loader: ring", ring_bytes});
     return plan;
 }

@@ -53,6 +53,8 @@ struct MetricTotals {
     double acceptance_rate(std::size_t k) const {
         return ratio(acceptance_sum[k], acceptance_rows[k]);
     }
+    /// Share of the batches' rows that hold no token.
+    double padding() const { return 1 - ratio(tokens, rows); }
     /// Supervised tokens, before the TTT steps' shifts.
     double supervised_tokens() const { return supervised.empty() ? 0 : supervised[0]; }
 

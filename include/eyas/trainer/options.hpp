@@ -6,6 +6,7 @@
 #include "eyas/core/json.hpp"
 #include "eyas/optimizer/adamw.hpp"
 #include "eyas/optimizer/schedule.hpp"
+#include "eyas/trainer/trace.hpp"
 
 namespace eyas {
 
@@ -17,7 +18,8 @@ enum class Resume {
 };
 
 /// Defaults are the reference's. Fields marked * are recorded in checkpoints: a resumed run must
-/// have the same, or it would not end with the same weights.
+/// have the same, or it would not end with the same weights; in a world of another size, see
+/// detail::identity_to_resume.
 struct TrainerOptions {
     ScheduleOptions schedule;       // * schedule.total_steps 0: max_steps, else what the data gives
     AdamWOptions adamw;             // *
@@ -34,6 +36,8 @@ struct TrainerOptions {
     bool async_checkpoints = true;  // write them from a copy of the state while training goes on
     std::filesystem::path run_dir;  // checkpoint-{step} directories go here; empty: none
     Resume resume = Resume::IfPresent;
+    std::int64_t bucket_bytes = 4 << 20;  // of gradients that ranks exchange in one call, at most
+    TraceRecorder* trace = nullptr;       // told what is done when; outlives the trainer
 };
 
 /// Whether a trainer with these options holds a copy of its state, on rank 0, from which it writes
@@ -56,6 +60,7 @@ inline void check_trainer_options(const TrainerOptions& o) {
     at_least(o.log_interval, 0, "log_interval");
     at_least(o.save_interval, 0, "save_interval");
     at_least(o.keep_checkpoints, 0, "keep_checkpoints");
+    at_least(o.bucket_bytes, 1, "bucket_bytes");
     if (!(o.max_grad_norm >= 0))
         throw ContractError("max_grad_norm is " + std::to_string(o.max_grad_norm), "TrainerOptions",
                             "Use 0 (off) or more");

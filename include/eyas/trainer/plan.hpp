@@ -4,6 +4,7 @@
 #include <limits>
 #include <string>
 
+#include "eyas/trainer/batch_source.hpp"
 #include "eyas/trainer/options.hpp"
 
 namespace eyas {
@@ -40,15 +41,9 @@ inline TrainPlan open_plan(const TrainerOptions& o) {
     plan.total_steps = 1;  // of no meaning to a constant rate
     return plan;
 }
-}  // namespace detail
 
-/// Gradient accumulation goes on across epochs. Throws ContractError when the data give no step,
-/// or would end in the middle of one and leave batches untrained without a word (as the reference
-/// refuses it too): set max_steps then. Data of unknown length (0 batches) need a horizon for the
-/// schedule.
-inline TrainPlan make_plan(const TrainerOptions& o, std::int64_t batches_per_epoch) {
-    if (batches_per_epoch == 0) return detail::open_plan(o);
-    const auto batches = batches_per_epoch * o.epochs;
+/// The plan for so many batches in all.
+inline TrainPlan closed_plan(const TrainerOptions& o, std::int64_t batches) {
     const auto whole = batches / o.accumulation;
     const auto counts =
         std::to_string(batches) + " batches with accumulation " + std::to_string(o.accumulation);
@@ -65,6 +60,25 @@ inline TrainPlan make_plan(const TrainerOptions& o, std::int64_t batches_per_epo
                        : o.max_steps > 0          ? o.max_steps
                                                   : whole;
     return plan;
+}
+}  // namespace detail
+
+/// Gradient accumulation goes on across epochs. Throws ContractError when the data give no step,
+/// or would end in the middle of one and leave batches untrained without a word (as the reference
+/// refuses it too): set max_steps then. Data of unknown length (0 batches) need a horizon for the
+/// schedule.
+inline TrainPlan make_plan(const TrainerOptions& o, std::int64_t batches_per_epoch) {
+    if (batches_per_epoch == 0) return detail::open_plan(o);
+    return detail::closed_plan(o, batches_per_epoch * o.epochs);
+}
+
+/// The same for what a loader gives, whose epochs may differ in length.
+template <BatchSource L>
+TrainPlan make_plan(const TrainerOptions& o, const L& loader) {
+    if constexpr (requires { loader.batches_in_epochs(o.epochs); })
+        if (loader.batches_per_epoch() > 0)
+            return detail::closed_plan(o, loader.batches_in_epochs(o.epochs));
+    return make_plan(o, loader.batches_per_epoch());
 }
 
 }  // namespace eyas

@@ -19,6 +19,7 @@ struct LogRecord {
     double grad_norm = 0;                                 // of the last step, before clipping
     double tokens_per_second = 0;                         // real tokens, all ranks
     double supervised_tokens_per_second = 0;
+    double padding_percent = 0;     // share of the batches' rows that hold no token
     double stall_percent = 0;       // share of the interval that this rank waited for batches
     double seconds = 0;             // since run() began
     double checkpoint_seconds = 0;  // of them, those that training stood still for checkpoints

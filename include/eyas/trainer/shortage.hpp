@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "eyas/core/error.hpp"
+#include "eyas/trainer/agreement.hpp"
 #include "eyas/trainer/batch_source.hpp"
 
 namespace eyas::detail {
@@ -22,7 +23,10 @@ struct Shortage {
 template <BatchSource L>
 const Batch* next_batch(L& loader, bool open, std::int64_t step, Shortage& shortage) {
     try {
-        if (const Batch* batch = loader.next()) return batch;
+        if (const Batch* batch = loader.next()) {
+            ++shortage.batches;
+            return batch;
+        }
         shortage.interrupted = loader.interrupted();
     } catch (const TransportError&) {
         if (!open) throw;
@@ -31,6 +35,15 @@ const Batch* next_batch(L& loader, bool open, std::int64_t step, Shortage& short
     if (open) return nullptr;
     throw ContractError("the loader ended before optimizer step " + std::to_string(step),
                         "Trainer::run", "Give loader and trainer the same epochs");
+}
+
+/// What ranks say to each other when data are short on some of them: all end alike.
+template <class C>
+void share(C& collective, Shortage& mine) {
+    mine.interrupted = any_rank(collective, mine.interrupted);
+    if (any_rank(collective, mine.error != nullptr) && !mine.error)
+        mine.error = std::make_exception_ptr(TransportError("another rank waited for data in vain",
+                                                            "Trainer::run", "See its message"));
 }
 
 /// Whether the next `batches` batches may not have been made yet. Their number and a loader's word

@@ -18,8 +18,10 @@
 #include "eyas/optimizer/clip.hpp"
 #include "eyas/optimizer/schedule.hpp"
 #include "eyas/trainer/activity.hpp"
+#include "eyas/trainer/agreement.hpp"
 #include "eyas/trainer/batch_source.hpp"
 #include "eyas/trainer/checkpoint_writer.hpp"
+#include "eyas/trainer/gradient_exchange.hpp"
 #include "eyas/trainer/identity.hpp"
 #include "eyas/trainer/log_window.hpp"
 #include "eyas/trainer/metric_totals.hpp"
@@ -27,15 +29,20 @@
 #include "eyas/trainer/plan.hpp"
 #include "eyas/trainer/records.hpp"
 #include "eyas/trainer/resume.hpp"
+#include "eyas/trainer/shards.hpp"
 #include "eyas/trainer/shortage.hpp"
+#include "eyas/trainer/state_gather.hpp"
+#include "eyas/trainer/step_sums.hpp"
 
 namespace eyas {
 
 /// Trains a draft: accumulate A batches, reduce over ranks, clip, update, log, save; and goes on
 /// exactly where a killed run stopped. The same code whatever the store, the device and the model.
+/// Of several ranks each keeps the optimizer's state of its share of the parameters alone.
 /// One thread drives it (and the model); only request_stop() may come from elsewhere. The model
-/// must outlive it. After an exception the model and optimizer are those of the last whole step,
-/// and the checkpoints on disk are good.
+/// must outlive it. After an exception the model and optimizer are those of the last whole step
+/// (but for a TransportError among several ranks, after which only a checkpoint is), and the
+/// checkpoints on disk are good.
 template <DraftModel M, class C = Collective<Solo>>
 class Trainer {
 public:
@@ -43,12 +50,16 @@ public:
     using collective_type = C;
     using optimizer_type = AdamW<typename M::DeviceType>;
 
-    /// Throws ContractError for options that make no sense.
+    /// Throws ContractError for options that make no sense, and for several ranks with a device
+    /// that has memory of its own.
     Trainer(M& model, TrainerOptions options, C collective = C())
         : model_(model),
           options_((check_trainer_options(options), std::move(options))),
-          collective_(std::move(collective)),
-          optimizer_(model.device(), model.parameters(), options_.adamw) {}
+          collective_((detail::check_exchange(device(), collective), std::move(collective))),
+          shards_(model.parameters(), collective_.rank(), collective_.world(),
+                  options_.bucket_bytes),
+          exchange_(shards_, collective_, options_.trace),
+          optimizer_(model.device(), shards_.owned(), options_.adamw) {}
 
     /// Trains until max_steps or the end of the loader's epochs, or until request_stop(). Resumes
     /// first as options().resume says, and writes a checkpoint at the end. A later call goes on
@@ -67,7 +78,9 @@ public:
     TrainResult run(L& loader, const TrainerCallbacks& callbacks = {}) {
         std::optional<RunLock> lock;
         if (!options_.run_dir.empty() && collective_.is_root()) lock.emplace(options_.run_dir);
-        return writer_.run(content(), [&] { return train(loader, callbacks); });
+        const bool whole = !shards_.shared();  // else it is gathered first
+        return writer_.run(content(whole ? optimizer_.state() : std::vector<NamedBuffer>()),
+                           [&] { return train(loader, callbacks); });
     }
 
     /// Ends run() after the step in progress, with a checkpoint. Any thread. For Ctrl-C, see
@@ -75,15 +88,17 @@ public:
     void request_stop() noexcept { stop_.store(true); }
 
     /// A checkpoint of the last whole step in another directory, which keeps that one: the best so
-    /// far, say. For callbacks; every rank calls it, rank 0 writes. Throws what writing throws.
+    /// far, say. For callbacks; every rank calls it, rank 0 writes. Throws on every rank when
+    /// that fails: rank 0 what writing threw, the others ResourceError.
     void save_copy(const std::filesystem::path& directory) {
-        writer_.copy_to(directory, on_host().content(), state());
+        writer_.copy_to(
+            directory, [this] { return whole_content(); }, state());
     }
 
     std::int64_t step() const { return step_; }             // optimizer steps done in all
     const Activity& activity() const { return activity_; }  // for a Watchdog
     M& model() { return model_; }
-    optimizer_type& optimizer() { return optimizer_; }
+    optimizer_type& optimizer() { return optimizer_; }  // of this rank's share
 
 private:
     struct StepDone {
@@ -93,7 +108,7 @@ private:
     /// run(), with the lock held.
     template <class L>
     TrainResult train(L& loader, const TrainerCallbacks& callbacks) {
-        const auto plan = make_plan(options_, loader.batches_per_epoch());
+        const auto plan = make_plan(options_, loader);
         auto schedule_options = options_.schedule;
         schedule_options.total_steps = plan.total_steps;
         const Schedule schedule(schedule_options);
@@ -104,7 +119,8 @@ private:
         if (!started_) result.checkpoint = start(loader, callbacks);
         mark(loader);
         // What an earlier run wrote a checkpoint of, and may not have come to acknowledge.
-        if (!started_ && !options_.run_dir.empty()) loader.acknowledge(done_in(loader), step_);
+        if (!started_ && !options_.run_dir.empty())
+            loader.acknowledge(detail::position_at(loader, done_), step_);
         started_ = true;
         const auto first_step = step_;
         const auto shown_last = plan.known_last_step();
@@ -143,55 +159,47 @@ private:
         return result;
     }
 
-    /// Every rank's answer to a rank whose data are short: all end before this step, and the
-    /// loader stands where the last whole one left it.
-    template <class L>
-    void agree_on_end(L& loader, detail::Shortage& shortage) {
-        loader.seek(done_in(loader));
-        shortage.interrupted = any_rank(shortage.interrupted);
-        if (any_rank(shortage.error != nullptr) && !shortage.error)
-            shortage.error = std::make_exception_ptr(TransportError(
-                "another rank waited for data in vain", "Trainer::run", "See its message"));
-    }
-
-    /// One optimizer step. Nothing changes if it throws, or returns nothing because an open plan's
-    /// data are short on some rank.
+    /// One optimizer step; nothing, and nothing changes, where an open plan's data are short.
     template <class L>
     std::optional<StepDone> train_step(L& loader, double rate, bool open, MetricTotals& timed,
                                        detail::Shortage& shortage) {
         model_.zero_gradients();
-        MetricTotals window;
-        std::vector<std::string> ids, bad;
+        detail::StepSums sums;
+        const typename detail::GradientExchange<C>::Step under_way(exchange_);
         const auto scale = static_cast<float>(
             1.0 / (static_cast<double>(options_.accumulation) * collective_.world()));
-        for (shortage = {}; shortage.batches < options_.accumulation; ++shortage.batches) {
-            activity_.enter("waiting for data from the store");
-            const Batch* batch = detail::next_batch(loader, open, step_ + 1, shortage);
-            if (!batch) break;
-            activity_.enter("computing forward and backward");
-            const auto& metrics = model_.forward_backward(*batch, scale);
-            window.add(metrics, *batch);
-            ids.insert(ids.end(), batch->sample_ids.begin(), batch->sample_ids.end());
-            if (!std::isfinite(metrics.total_loss))
-                bad.insert(bad.end(), batch->sample_ids.begin(), batch->sample_ids.end());
+        for (shortage = {}; shortage.batches < options_.accumulation;) {
+            const Batch* batch = [&] {
+                const auto stage = enter("waiting for data from the store", "wait for data");
+                return detail::next_batch(loader, open, step_ + 1, shortage);
+            }();
+            const bool last = shortage.batches == options_.accumulation;
+            if (open && (!batch || last) && any_rank(!batch)) {
+                loader.seek(detail::position_at(loader, done_));
+                detail::share(collective_, shortage);
+                return std::nullopt;
+            }
+            sums.add(forward_backward(*batch, scale, last), *batch);
         }
         activity_.enter("joining the ranks' gradients and updating");
-        if (open && any_rank(shortage.batches < options_.accumulation)) {
-            agree_on_end(loader, shortage);
-            return std::nullopt;
-        }
-        for (const auto& p : model_.parameters())
-            collective_.all_reduce(p.grad.template as<float>());
-        if (any_rank(!bad.empty())) detail::refuse_step(step_ + 1, "the loss is not finite", bad);
-        const double norm = global_norm(std::as_const(model_).device(), optimizer_.parameters());
-        if (!std::isfinite(norm)) detail::refuse_step(step_ + 1, "the gradient is not finite", ids);
-        optimizer_.step(rate, clip_scale(norm, options_.max_grad_norm));
+        const auto [bad, norm] = exchange_.finish(device(), !sums.bad.empty());
+        if (bad) detail::refuse_step(step_ + 1, "the loss is not finite", sums.bad);
+        if (!std::isfinite(norm))
+            detail::refuse_step(step_ + 1, "the gradient is not finite", sums.ids);
+        exchange_.update(optimizer_, rate, clip_scale(norm, options_.max_grad_norm));
         ++step_;
         shortage = {};  // a whole step
         mark(loader);
-        interval_.add(window);
-        timed.add(window);
-        return StepDone{window.mean_loss(), norm, rate};
+        interval_.add(sums.metrics);
+        timed.add(sums.metrics);
+        return StepDone{sums.metrics.mean_loss(), norm, rate};
+    }
+
+    /// With the last batch of a step, gradients are exchanged as they become final.
+    decltype(auto) forward_backward(const Batch& batch, float scale, bool last) {
+        const auto stage = enter("computing forward and backward", "forward and backward");
+        return last ? exchange_.forward_backward(model_, batch, scale)
+                    : model_.forward_backward(batch, scale);
     }
 
     template <class L>
@@ -204,7 +212,8 @@ private:
         r.learning_rate = done.rate;
         r.grad_norm = done.norm;
         r.checkpoint_seconds = writer_.seconds();
-        r = window.record(over_ranks(interval_), over_ranks(timed), std::move(r),
+        r = window.record(detail::over_ranks(collective_, interval_),
+                          detail::over_ranks(collective_, timed), std::move(r),
                           loader.stall_seconds());
         interval_ = {};
         timed = {};
@@ -212,30 +221,17 @@ private:
         return r;
     }
 
-    MetricTotals over_ranks(MetricTotals totals) {
-        auto row = totals.packed();
-        collective_.all_reduce(std::span<double>(row));
-        totals.unpack(row);
-        return totals;
-    }
+    bool any_rank(bool mine) { return eyas::any_rank(collective_, mine); }
 
     /// A checkpoint of the last whole step, `last`: of the run.
     template <class L>
     void save(bool last, L& loader, TrainResult& result, const TrainerCallbacks& callbacks) {
-        writer_.save(on_host().content(), state(), last, loader, result, callbacks);
+        writer_.save([this] { return whole_content(); }, state(), last, loader, result, callbacks);
     }
 
     template <class L>
     void mark(const L& loader) {
         done_ = {loader.position().epoch, loader.position().batch};
-    }
-    /// Where the last whole step left the loader, as its own kind of position.
-    template <class L>
-    auto done_in(const L& loader) const {
-        auto position = loader.position();
-        position.epoch = done_.epoch;
-        position.batch = done_.batch;
-        return position;
     }
 
     CheckpointState state() {
@@ -243,44 +239,54 @@ private:
                 .epoch = done_.epoch,
                 .batch = done_.batch,
                 .optimizer_step = optimizer_.step_count(),
-                .metrics = over_ranks(interval_).to_json(),
+                .metrics = detail::over_ranks(collective_, interval_).to_json(),
                 .identity = identity_};
     }
 
+    /// All ranks go on from the same checkpoint, or all throw.
     template <class L>
     std::optional<std::filesystem::path> start(L& loader, const TrainerCallbacks& callbacks) {
-        if (options_.run_dir.empty()) return std::nullopt;
-        const auto latest = detail::checkpoint_to_resume(options_.run_dir, options_.resume);
-        if (!latest.path) return std::nullopt;
-        const auto s = restore_checkpoint(std::as_const(model_).device(), *latest.path,
-                                          content(), identity_);
-        optimizer_.set_step_count(s.optimizer_step);
-        step_ = s.step;
-        const auto sums = MetricTotals::from_json(s.metrics, latest.path->string());
-        if (collective_.is_root()) interval_ = sums;  // they are over all ranks
-        auto position = loader.position();
-        position.epoch = s.epoch;
-        position.batch = s.batch;
-        loader.seek(position);
-        if (callbacks.on_resume) callbacks.on_resume({*latest.path, step_, latest.report});
-        return latest.path;
+        const auto from = detail::common_checkpoint(collective_, options_.run_dir, options_.resume);
+        if (!from.path) return std::nullopt;
+        detail::all_or_none<ContractError>(
+            collective_, "another rank cannot resume", from.path->string(), [&] {
+                const auto s = detail::restore_for(device(), identity_, from,
+                                                   content(optimizer_.state()), shards_);
+                optimizer_.set_step_count(s.optimizer_step);
+                step_ = s.step;
+                const auto sums = MetricTotals::from_json(s.metrics, from.path->string());
+                if (collective_.is_root()) interval_ = sums;  // they are over all ranks
+                done_ = {s.epoch, s.batch};
+                loader.seek(detail::position_at(loader, done_));
+                if (callbacks.on_resume) callbacks.on_resume({*from.path, step_, from.report});
+            });
+        return from.path;
     }
 
-    CheckpointContent content() {
-        return {model_.parameters(), model_.vocab_map(), model_.config(), optimizer_.state()};
+    CheckpointContent content(std::vector<NamedBuffer> optimizer) {
+        return {model_.parameters(), model_.vocab_map(), model_.config(), std::move(optimizer)};
     }
 
-    detail::ContentOnHost<typename M::DeviceType> on_host() {
-        return {std::as_const(model_).device(), content()};
+    /// Of all ranks, on rank 0, where the host reads it; all of them call it.
+    auto whole_content() {
+        return detail::ContentOnHost(device(), content(gather_.gather(optimizer_.state())));
     }
 
-    /// Whether any rank says yes: the same answer everywhere.
-    bool any_rank(bool mine) { return eyas::any_rank(collective_, mine); }
+    const auto& device() const { return std::as_const(model_).device(); }
+
+    /// `stage` for a watchdog, `span` for a trace.
+    TraceRecorder::Span enter(const char* stage, const char* span) {
+        activity_.enter(stage);
+        return {options_.trace, TraceRecorder::Lane::Trainer, span};
+    }
 
     M& model_;
     TrainerOptions options_;
     C collective_;
+    detail::Shards shards_;
+    detail::GradientExchange<C> exchange_;
     optimizer_type optimizer_;
+    detail::StateGather<C> gather_{shards_, collective_};
     Json identity_;
     LoaderPosition done_;    // of the batch after the last whole step
     MetricTotals interval_;  // since the last log record, this rank's share

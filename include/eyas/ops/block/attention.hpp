@@ -126,12 +126,12 @@ void ttt_attention(const Dev& device, const TttAttention<T>& a, T* out, std::int
                                           tiles.ld);
         detail::strip_scores(device, a, s, a.q, a.q_stride, a.k[0], tiles.scores());
         device.launch(s.tasks() * s.rows, detail::attention_threads,
-                      detail::AttentionSoftmaxRow<T>{s, tiles.scores(), tiles.p(),
-                                                     tiles.diagonal(), log_sum});
+                      detail::AttentionSoftmaxRow<T>{s, tiles.scores(), tiles.p(), tiles.diagonal(),
+                                                     log_sum});
         detail::strip_product(device, a, s, tiles.p(), a.v[0], tiles.product());
-        launch_cells(device, s.tasks() * s.rows, a.head_dim,
-                     detail::AttentionOutputCell<T>{s, tiles.product(), tiles.diagonal(), out,
-                                                    out_stride});
+        launch_cells(
+            device, s.tasks() * s.rows, a.head_dim,
+            detail::AttentionOutputCell<T>{s, tiles.product(), tiles.diagonal(), out, out_stride});
     }
 }
 
@@ -146,16 +146,16 @@ void ttt_attention_backward(const Dev& device, const TttAttention<T>& a, const f
                                           tiles.ld);
         detail::strip_scores(device, a, s, a.q, a.q_stride, a.k[0], tiles.scores());
         detail::strip_scores(device, a, s, d_out, d_out_stride, a.v[0], tiles.dp());
-        device.launch(s.tasks() * s.rows, detail::attention_threads,
-                      detail::AttentionBackwardRow<T>{s, log_sum, d_out, d_out_stride,
-                                                      tiles.scores(), tiles.dp(), tiles.p(),
-                                                      tiles.ds(), diagonal});
+        device.launch(
+            s.tasks() * s.rows, detail::attention_threads,
+            detail::AttentionBackwardRow<T>{s, log_sum, d_out, d_out_stride, tiles.scores(),
+                                            tiles.dp(), tiles.p(), tiles.ds(), diagonal});
         detail::strip_gradient(device, s, tiles.p(), d_out, d_out_stride, dv);
         detail::strip_gradient(device, s, tiles.ds(), a.q, a.q_stride, dk);
         detail::strip_product(device, a, s, tiles.ds(), a.k[0], tiles.product());
-        launch_cells(device, s.tasks() * s.rows, a.head_dim,
-                     detail::AttentionGradientCell<T>{s, tiles.product(), diagonal.d_scores, dq,
-                                                      dq_stride});
+        launch_cells(
+            device, s.tasks() * s.rows, a.head_dim,
+            detail::AttentionGradientCell<T>{s, tiles.product(), diagonal.d_scores, dq, dq_stride});
     }
 }
 
@@ -166,8 +166,9 @@ void ttt_attention_backward_diagonal(const Dev& device, const TttAttention<T>& a
                                      float* const* dv) {
     const auto width = a.kv_heads * a.head_dim;
     detail::DiagonalGradientCell<T> cell{
-        a.tokens,   a.heads,      a.heads / a.kv_heads, a.head_dim, a.step, a.q, d_out,
-        a.q_stride, d_out_stride, width,                diagonal,   {},     {}};
+        a.tokens, a.heads,    a.heads / a.kv_heads, a.head_dim, a.step,   a.q,
+        d_out,    a.q_stride, d_out_stride,         width,      diagonal, {},
+        {}};
     for (std::int64_t j = 1; j <= a.step; ++j) cell.dk[j - 1] = dk[j], cell.dv[j - 1] = dv[j];
     launch_cells(device, a.batch * a.tokens, width, cell);
 }

@@ -17,7 +17,7 @@ constexpr int most_diagonals = 16;  // later steps whose own key a row sees
 template <class T>
 struct AttentionStrip {
     std::int64_t batch, tokens, heads, members, head_dim, step;  // members: heads of a key's group
-    const std::int64_t* mask;
+    const std::int64_t *mask, *document;
     const T* q;
     std::int64_t q_stride;
     const T *k[most_diagonals], *v[most_diagonals];  // of steps 1 .. step
@@ -33,6 +33,7 @@ struct AttentionStrip {
           head_dim(a.head_dim),
           step(a.step),
           mask(a.mask),
+          document(a.document),
           q(a.q),
           q_stride(a.q_stride),
           k{},
@@ -48,9 +49,11 @@ struct AttentionStrip {
     std::int64_t end() const { return begin + rows; }
     std::int64_t tasks() const { return batch * heads; }
 
-    /// Of tile row `i` (task * rows + r): its task, position, and row of q and k.
+    /// Of tile row `i` (task * rows + r): its task, position, row of q and k, and the position
+    /// where its document begins.
     struct Place {
         std::int64_t task, t, row, head, kv;  // head, kv: first element of a row's head
+        std::int64_t first;
     };
     EYAS_HD Place place(std::int64_t i) const {
         Place p;
@@ -59,10 +62,11 @@ struct AttentionStrip {
         p.row = p.task / heads * tokens + p.t;
         p.head = p.task % heads * head_dim;
         p.kv = p.task % heads / members * head_dim;
+        p.first = document ? document[p.row] : 0;
         return p;
     }
     EYAS_HD bool sees(const Place& p, std::int64_t c) const {
-        return c <= p.t && mask[p.task / heads * tokens + c] != 0;
+        return p.first <= c && c <= p.t && mask[p.task / heads * tokens + c] != 0;
     }
     EYAS_HD float rounded(float x) const { return static_cast<float>(T(x)); }
     EYAS_HD float score(float raw) const { return rounded(rounded(raw) * scale); }

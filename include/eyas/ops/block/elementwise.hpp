@@ -47,9 +47,11 @@ struct CopyCell {
 struct ShiftLeft {
     const std::int64_t* in;
     std::int64_t* out;
+    const std::int64_t* document;
     std::int64_t tokens, by, fill;
     EYAS_HD void operator()(std::int64_t i) const {
-        out[i] = i % tokens + by < tokens ? in[i + by] : fill;
+        const bool inside = i % tokens + by < tokens && document[i + by] == document[i];
+        out[i] = inside ? in[i + by] : fill;
     }
 };
 template <class T>
@@ -191,9 +193,10 @@ void embedding(const Dev& device, const T* table, const std::int64_t* ids, T* ou
     gather_rows(device, table, ids, out, rows, width);
 }
 template <BlockDevice Dev>
-void shift_left(const Dev& device, const std::int64_t* in, std::int64_t* out, std::int64_t batch,
-                std::int64_t tokens, std::int64_t by, std::int64_t fill) {
-    launch_each(device, batch * tokens, detail::ShiftLeft{in, out, tokens, by, fill});
+void shift_left(const Dev& device, const std::int64_t* in, std::int64_t* out,
+                const std::int64_t* document, std::int64_t batch, std::int64_t tokens,
+                std::int64_t by, std::int64_t fill) {
+    launch_each(device, batch * tokens, detail::ShiftLeft{in, out, document, tokens, by, fill});
 }
 template <class T, BlockDevice Dev>
 void add(const Dev& device, T* to, const T* from, std::int64_t n) {

@@ -1,0 +1,122 @@
+#pragma once
+#include <cmath>
+#include <random>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "eyas/collective/collective.hpp"
+#include "eyas/core/bfloat16.hpp"
+
+namespace eyas::conformance {
+
+/// Rank p's values: of all sizes and both signs, so that another order of additions shows.
+template <class T>
+std::vector<T> values_of_rank(int rank, std::size_t n) {
+    std::mt19937_64 random(static_cast<std::uint64_t>(rank) * 1000 + n);
+    std::vector<T> v(n);
+    for (auto& x : v)
+        x = static_cast<T>(std::ldexp(static_cast<double>(random() % 2'000'001) / 1e6 - 1.0,
+                                      static_cast<int>(random() % 20)));
+    return v;
+}
+
+/// Ways to cut n elements into a shard for each rank: even ones, all in one, some of nothing.
+inline std::vector<std::vector<std::size_t>> cuts(std::size_t n, int world) {
+    const auto ranks = static_cast<std::size_t>(world), last = ranks - 1;
+    std::vector<std::vector<std::size_t>> all(3, std::vector<std::size_t>(ranks, 0));
+    for (auto& c : all[0]) c = n / ranks;
+    all[0][last] += n % ranks;
+    all[1][last] = n;
+    all[2][last] = n - n / 3;
+    all[2][0] += n / 3;
+    return all;
+}
+
+namespace detail {
+inline void must(bool holds, const std::string& what, std::size_t n) {
+    if (!holds) throw std::runtime_error(what + " of " + std::to_string(n));
+}
+
+/// What any rank would have, given each rank's own values: shards of each.
+template <class T, class F>
+std::vector<T> shards_of(const std::vector<std::size_t>& counts, F&& values) {
+    std::vector<T> all;
+    for (std::size_t p = 0; p < counts.size(); ++p) {
+        const std::vector<T> theirs = values(static_cast<int>(p));
+        const auto begin = theirs.begin() + static_cast<std::ptrdiff_t>(all.size());
+        all.insert(all.end(), begin, begin + static_cast<std::ptrdiff_t>(counts[p]));
+    }
+    return all;
+}
+
+template <class T, class C>
+void check_gathers(C& group, const std::vector<std::size_t>& counts, std::size_t n) {
+    const auto values = [n](int rank) {
+        std::vector<T> v;
+        for (const auto x : values_of_rank<float>(rank, n)) v.push_back(T(x));
+        return v;
+    };
+    const auto same = [](const std::vector<T>& a, const std::vector<T>& b) {
+        return std::ranges::equal(std::as_bytes(std::span(a)), std::as_bytes(std::span(b)));
+    };
+    const auto whole = shards_of<T>(counts, values);
+    auto v = values(group.rank());
+    group.all_gather(std::span(v), counts);
+    must(same(v, whole), "all_gather", n);
+    for (int root = 0; root < group.world(); ++root) {
+        v = values(group.rank());
+        group.gather(std::span(v), counts, root);
+        must(same(v, group.rank() == root ? whole : values(group.rank())), "gather", n);
+    }
+}
+}  // namespace detail
+
+/// What a rank sees of reduce_scatter, all_gather and gather of up to `largest` elements; every
+/// rank of the group calls it. Throws std::runtime_error that says what is wrong.
+template <class C>
+void check_shards(C& group, std::size_t largest) {
+    for (const std::size_t n :
+         {std::size_t{0}, std::size_t{1}, std::size_t{10}, std::size_t{4097}, largest})
+        for (const auto& counts : cuts(n, group.world())) {
+            auto sum = values_of_rank<float>(group.rank(), n), v = sum;
+            group.all_reduce(std::span(sum));
+            group.reduce_scatter(v, counts);
+            std::size_t begin = 0;
+            for (int p = 0; p < group.rank(); ++p) begin += counts[static_cast<std::size_t>(p)];
+            const auto end = begin + counts[static_cast<std::size_t>(group.rank())];
+            for (auto i = begin; i < end; ++i) detail::must(v[i] == sum[i], "reduce_scatter", n);
+            detail::check_gathers<float>(group, counts, n);
+            if (n < 10'000) detail::check_gathers<BFloat16>(group, counts, n);
+        }
+}
+
+/// Shards that make no sense are refused before anybody is asked.
+template <class C>
+void check_wrong_shards(C& group) {
+    const auto ranks = static_cast<std::size_t>(group.world());
+    std::vector<float> v(3 * ranks);
+    std::vector<std::vector<std::size_t>> wrong(4, std::vector<std::size_t>(ranks, 3));
+    wrong[0][0] = 2;
+    wrong[1][0] = 4;
+    wrong[2].push_back(0);
+    wrong[3][0] = ~std::size_t{0};
+    const auto refused = [&](auto&& call) {
+        try {
+            call();
+        } catch (const ContractError&) {
+            return;
+        }
+        throw std::runtime_error("wrong shards were taken");
+    };
+    for (const auto& counts : wrong) {
+        refused([&] { group.reduce_scatter(v, counts); });
+        refused([&] { group.all_gather(std::span(v), counts); });
+        refused([&] { group.gather(std::span(v), counts); });
+    }
+    const std::vector<std::size_t> right(ranks, 3);
+    refused([&] { group.gather(std::span(v), right, group.world()); });
+    refused([&] { group.gather(std::span(v), right, -1); });
+}
+
+}  // namespace eyas::conformance
