@@ -82,6 +82,18 @@ std::vector<T> empty(std::int64_t n) {
     return std::vector<T>(static_cast<std::size_t>(n));
 }
 
+/// First rows of documents [batch, tokens]: some a row, one of them of a single token.
+inline std::vector<std::int64_t> documents(std::int64_t batch, std::int64_t tokens) {
+    std::vector<std::int64_t> v;
+    for (std::int64_t b = 0; b < batch; ++b)
+        for (std::int64_t t = 0, first = 0; t < tokens; ++t) {
+            const auto alone = b % 2 == 0 ? std::int64_t{1} : tokens - 1;
+            if (t == alone || t == tokens / 3 || t == tokens / 2 + b) first = t;
+            v.push_back(first);
+        }
+    return v;
+}
+
 template <class T, Device D>
 Numbers rms_norm_case(const D& d) {
     const std::int64_t n = 131, width = 300, stride = 308;
@@ -121,7 +133,8 @@ Numbers rows_case(const D& d) {
     auto holes = order;
     holes[4] = holes[11] = -1;
     Values<std::int64_t> index(d, order), some(d, holes), ids(d, s.ids(n, n)),
-        shifted(d, empty<std::int64_t>(n));
+        document(d, documents(3, n / 3)), one_a_row(d, empty<std::int64_t>(n)),
+        shifted(d, empty<std::int64_t>(n)), moved(d, empty<std::int64_t>(n));
     Values<T> table(d, s.of<T>(n * width)), a(d, s.of<T>(n * width)), b(d, s.of<T>(n * width)),
         c(d, s.of<T>(n * width)), e(d, s.of<T>(n * width));
     Values<float> z(d, s.of<float>(n * width));
@@ -136,10 +149,11 @@ Numbers rows_case(const D& d) {
     convert_on(d, {reinterpret_cast<const std::byte*>(z.data()), DType::F32, shape},
                {reinterpret_cast<std::byte*>(narrow.data()), DType::BF16, shape});
     round_in_place<T>(d, z.data(), n * width);
-    shift_left(d, ids.data(), shifted.data(), 3, n / 3, 4, 1);
+    shift_left(d, ids.data(), shifted.data(), one_a_row.data(), 3, n / 3, 4, 1);
+    shift_left(d, ids.data(), moved.data(), document.data(), 3, n / 3, 2, 1);
     Numbers all;
     for (auto* v : {&a, &b, &c, &e}) v->add_to(all, d);
-    z.add_to(all, d), narrow.add_to(all, d), shifted.add_to(all, d);
+    z.add_to(all, d), narrow.add_to(all, d), shifted.add_to(all, d), moved.add_to(all, d);
     return all;
 }
 
@@ -233,17 +247,17 @@ Numbers rotary_case(const D& d) {
     return all;
 }
 
-/// Forward and backward of the last of `steps` TTT steps.
+/// Forward and backward of the last of `steps` TTT steps; `packed`: of rows of documents.
 template <class T, Device D>
-Numbers attention_case(const D& d, std::int64_t tokens, std::int64_t steps,
-                       std::int64_t width = 16) {
+Numbers attention_case(const D& d, std::int64_t tokens, std::int64_t steps, std::int64_t width = 16,
+                       bool packed = false) {
     const std::int64_t batch = 2, heads = 4, groups = 2, stride = (heads + 2 * groups) * width + 8,
                        rows = batch * tokens, q_width = heads * width;
     Source s;
     auto seen = s.ids(rows, 4);
     for (auto& m : seen) m = m > 0;
     seen[0] = 0;  // a row that sees no key of step 0
-    Values<std::int64_t> mask(d, seen);
+    Values<std::int64_t> mask(d, seen), document(d, documents(batch, tokens));
     std::vector<Values<T>> qkv;
     std::vector<Values<float>> dk, dv;
     for (std::int64_t j = 0; j < steps; ++j) {
@@ -261,9 +275,19 @@ Numbers attention_case(const D& d, std::int64_t tokens, std::int64_t steps,
     Values<T> out(d, empty<T>(rows * q_width)), g(d, s.of<T>(rows * q_width)),
         dqkv(d, empty<T>(rows * stride));
     Values<float> log_sum(d, empty<float>(rows * heads));
-    const TttAttention<T> a{batch,  tokens,    heads,       groups,
-                            width,  steps - 1, mask.data(), qkv.back().data(),
-                            stride, k.data(),  v.data(),    stride};
+    const TttAttention<T> a{batch,
+                            tokens,
+                            heads,
+                            groups,
+                            width,
+                            steps - 1,
+                            mask.data(),
+                            qkv.back().data(),
+                            stride,
+                            k.data(),
+                            v.data(),
+                            stride,
+                            packed ? document.data() : nullptr};
     ttt_attention(d, a, out.data(), q_width, log_sum.data());
     Values<float> d_scores(d, empty<float>(rows * heads * steps)),
         probabilities(d, empty<float>(rows * heads * steps));
@@ -366,6 +390,10 @@ void compare_ops(const D& device, golden::Report& report) {
         [](const auto& d) { return attention_case<T>(d, 150, 4); });
     one("attention, step 15", coarse,
         [](const auto& d) { return attention_case<T>(d, 20, 16, 40); });
+    one("attention of documents, step 0", coarse,
+        [](const auto& d) { return attention_case<T>(d, 37, 1, 16, true); });
+    one("attention of documents, step 3, strips", coarse,
+        [](const auto& d) { return attention_case<T>(d, 150, 4, 16, true); });
     one("heads, cross-entropy", fine, [](const auto& d) { return heads_case<T>(d, 0); });
     one("heads, acceptance", fine, [](const auto& d) { return heads_case<T>(d, 1); });
     one("heads, log acceptance", fine, [](const auto& d) { return heads_case<T>(d, 2); });
