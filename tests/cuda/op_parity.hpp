@@ -299,7 +299,7 @@ Numbers attention_case(const D& d, std::int64_t tokens, std::int64_t steps, std:
     round_rows(d, pv.back(), dqkv.data() + q_width + groups * width, stride, rows, groups * width);
     Numbers all;
     out.add_to(all, d), dqkv.add_to(all, d);
-    for (double l : log_sum.host(d)) all.push_back(std::isinf(l) ? 1e3 : l);
+    for (double l : log_sum.host(d)) all.push_back(std::isinf(l) ? -1 : l);
     for (std::size_t j = 0; j < dk.size(); ++j) dk[j].add_to(all, d), dv[j].add_to(all, d);
     return all;
 }
