@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <filesystem>
@@ -113,9 +114,11 @@ TEST_CASE("processes share the held-out samples, and the figures are those of on
     for (auto f = features.begin(); f != std::next(features.begin(), 5); ++f)
         std::filesystem::copy(*f, job.path("held-out") / f->filename());
     const auto words = [&](const std::string& out) {
-        return job.train(out, job.colocated(),
-                         {"--max-steps", "2", "--eval-features", job.path("held-out"),
-                          "--eval-interval", "1", "--keep-best", "--lr", "0", "--json"});
+        auto all = job.train(out, job.colocated(),
+                             {"--max-steps", "2", "--eval-features", job.path("held-out"),
+                              "--eval-interval", "1", "--keep-best", "--json"});
+        *std::next(std::ranges::find(all, "--lr")) = "0";
+        return all;
     };
     const auto curve_of = [](const test::Process& p) {
         const auto text = p.output();
