@@ -22,10 +22,11 @@ struct StepShape {
     std::int64_t qkv() const { return D + 2 * G * (D / H); }
 };
 
-/// S is like SmolLM2-135M, M like Llama-3.2-1B.
+/// S is like SmolLM2-135M, M like Llama-3.2-1B, L like Llama-3.1-8B.
 inline const std::map<std::string, StepShape>& step_shapes() {
     static const std::map<std::string, StepShape> all{{"S", {576, 1536, 9, 3, 49152, 8192}},
                                                       {"M", {2048, 8192, 32, 8, 128256, 32000}},
+                                                      {"L", {4096, 14336, 32, 8, 128256, 32000}},
                                                       {"tiny", {64, 128, 4, 2, 512, 128}}};
     return all;
 }

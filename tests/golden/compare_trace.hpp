@@ -1,8 +1,12 @@
 #pragma once
+#include <algorithm>
+#include <cstdio>
+#include <exception>
+#include <filesystem>
 #include <string>
 #include <vector>
 
-#include "eyas/device/cpu.hpp"
+#include "eyas/device/transfer.hpp"
 #include "eyas/optimizer/adamw.hpp"
 #include "eyas/optimizer/clip.hpp"
 #include "eyas/optimizer/schedule.hpp"
@@ -63,7 +67,7 @@ void compare_step(const Trace& t, const Bounds& bound, Report& report) {
     report.check(n, "evaluate() equals forward_backward()",
                  max_error({metrics_only.total_loss}, {m.total_loss}), 0);
     for (const auto& p : model->parameters()) {
-        const auto got = Trace::numbers_of(p.grad);
+        const auto got = Trace::numbers_of(on_host(model->device(), p.grad));
         if (t.has("grad." + p.name))
             report.check(n, "gradient " + p.name, relative_l2(got, t.numbers("grad." + p.name)),
                          bound.gradient_of(p.name));
@@ -127,20 +131,46 @@ void compare_trajectory(const Trace& t, const Bounds& bound, Report& report) {
                  bound.grad_norm);
     for (const auto& p : model->parameters())
         report.check(n, "final " + p.name,
-                     relative_l2(Trace::numbers_of(p.value), t.numbers("final." + p.name)),
+                     relative_l2(Trace::numbers_of(on_host(model->device(), p.value)),
+                                 t.numbers("final." + p.name)),
                      bound.parameters);
 }
 
-inline void compare_trace(const Trace& t, Report& report) {
+template <Device D>
+void compare_trace(const Trace& t, Report& report) {
     const auto bounds = Bounds::of(t);
     const auto both = [&]<class Model>() {
         compare_step<Model>(t, bounds, report);
         compare_trajectory<Model>(t, bounds, report);
     };
     if (t.bf16())
-        both.template operator()<Eagle3<Cpu, Bf16>>();
+        both.template operator()<Eagle3<D, Bf16>>();
     else
-        both.template operator()<Eagle3<Cpu, F32>>();
+        both.template operator()<Eagle3<D, F32>>();
+}
+
+/// Every trace_*.json in the directories, which must hold some; says how many checks passed.
+/// 0 when all did.
+template <Device D>
+int compare_traces(const std::vector<std::filesystem::path>& directories) {
+    Report report;
+    for (const auto& directory : directories) {
+        std::vector<std::filesystem::path> files;
+        std::error_code error;
+        for (const auto& e : std::filesystem::directory_iterator(directory, error))
+            if (e.path().extension() == ".json" &&
+                e.path().filename().string().starts_with("trace_"))
+                files.push_back(e.path());
+        if (files.empty()) report.fail(directory.string(), "no trace_*.json here");
+        std::ranges::sort(files);
+        for (const auto& f : files) try {
+                compare_trace<D>(Trace(f), report);
+            } catch (const std::exception& e) {
+                report.fail(f.filename().string(), e.what());
+            }
+    }
+    std::printf("%d passed, %d failed\n", report.passed(), report.failed());
+    return report.failed() ? 1 : 0;
 }
 
 }  // namespace eyas::golden

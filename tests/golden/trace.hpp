@@ -64,7 +64,11 @@ public:
     template <class Model>
     std::unique_ptr<Model> model() const {
         auto m = std::make_unique<Model>(config_, options(), vocab_map(), target(), 0);
-        for (const auto& p : m->parameters()) convert_into(at("init." + p.name), p.value);
+        for (const auto& p : m->parameters()) {
+            Tensor initial(p.value.dtype, p.value.shape);
+            convert_into(at("init." + p.name), initial.mutable_view());
+            m->device().upload(initial.view().data, p.value.data, p.value.size_bytes());
+        }
         return m;
     }
 

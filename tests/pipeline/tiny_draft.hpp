@@ -52,7 +52,7 @@ inline ModelConfig tiny_config() {
                               "test");
 }
 
-template <PrecisionPolicy P>
+template <PrecisionPolicy P, Device Dev = Cpu>
 struct TinyDraft {
     explicit TinyDraft(std::uint64_t seed = 1, Activations activations = Activations::Keep)
         : random(7) {
@@ -61,13 +61,13 @@ struct TinyDraft {
         VocabMap map;
         for (std::int64_t v = 0; v < V; ++v) map.t2d.push_back(v % 2 == 0);
         for (std::int64_t d = 0; d < W; ++d) map.d2t.push_back(d);
-        model = std::make_unique<Eagle3<Cpu, P>>(
+        model = std::make_unique<Eagle3<Dev, P>>(
             tiny_config(), Eagle3Options{.ttt_length = 3, .activations = activations}, map,
             FrozenTarget{embed, head}, seed);
     }
     std::mt19937 random;
     Tensor embed, head;
-    std::unique_ptr<Eagle3<Cpu, P>> model;
+    std::unique_ptr<Eagle3<Dev, P>> model;
 };
 
 }  // namespace eyas::test

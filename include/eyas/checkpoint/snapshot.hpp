@@ -41,7 +41,7 @@ public:
             p.grad = {};
         }
         for (auto& b : copy.optimizer) {
-            const auto twin = parameter_at(content, b.buffer);
+            const auto twin = content.parameter_at(b.buffer);
             if (twin < parameters_.size())
                 b.buffer.data = parameters_[twin].value.data;
             else
@@ -71,19 +71,9 @@ private:
         std::size_t sum = 0;
         for (const auto& p : content.parameters) sum += room_for(p.value);
         for (const auto& b : content.optimizer)
-            if (parameter_at(content, b.buffer) == content.parameters.size())
+            if (content.parameter_at(b.buffer) == content.parameters.size())
                 sum += room_for(b.buffer);
         return sum;
-    }
-    /// Which parameter's value lies where v does, as an fp32 model's masters do; the number of
-    /// parameters for none.
-    static std::size_t parameter_at(const CheckpointContent& content, const TensorView& v) {
-        std::size_t i = 0;
-        for (; i < content.parameters.size(); ++i) {
-            const TensorView value = content.parameters[i].value;
-            if (value.data == v.data && value.size_bytes() == v.size_bytes()) break;
-        }
-        return i;
     }
 
     void make_room(std::size_t bytes) {

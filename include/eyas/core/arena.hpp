@@ -62,7 +62,8 @@ struct ArenaPart {
     std::uint64_t bytes = 0;
 };
 
-/// All memory of a step in one piece. Who uses it lays it out with one function of the arena that
+/// All memory of a step in one piece; with a device that has memory of its own in two, since some
+/// arrays are the host's. Who uses it lays it out with one function of the arena that
 /// names every array and its largest size; the same function counts and gives, so a plan made
 /// before anything is allocated is what will be. One thread.
 class Arena {
@@ -79,15 +80,22 @@ public:
         return counting.parts_;
     }
 
-    /// Gives every array of `lay_out(arena)` its memory, their contents are undefined. Throws
-    /// ResourceError when there is none; the arena holds nothing then.
+    /// Gives every array of `lay_out(arena)` its memory, their contents are undefined: of
+    /// `resource`, or of the host. Throws ResourceError when there is none; the arena holds nothing
+    /// then.
     template <class F>
-    void build(const F& lay_out) {
-        std::uint64_t bytes = 0;
-        for (const auto& p : plan(lay_out)) bytes += p.bytes;
+    void build(const F& lay_out, MemoryResource* resource = nullptr) {
+        Arena counting;
+        counting.counts_ = true;
+        counting.split_ = resource != nullptr;
+        lay_out(counting);
         memory_ = Tensor();  // before the next is taken
-        memory_ = Tensor(DType::U8, {static_cast<std::int64_t>(bytes)});
-        used_ = 0;
+        host_memory_ = Tensor();
+        memory_ = Tensor(DType::U8, {static_cast<std::int64_t>(counting.used_)}, resource);
+        if (resource)
+            host_memory_ = Tensor(DType::U8, {static_cast<std::int64_t>(counting.host_used_)});
+        used_ = host_used_ = 0;
+        split_ = counting.split_;
         parts_.clear();
         lay_out(*this);
     }
@@ -95,6 +103,23 @@ public:
     /// In a layout function: up to `size` elements for `array`, as a share of `part`.
     template <class T>
     void give(ArenaArray<T>& array, std::int64_t size, std::string_view part) {
+        give_from(memory_, used_, array, size, part);
+    }
+    /// The same, of memory that the host reads and writes whatever the device.
+    template <class T>
+    void give_host(ArenaArray<T>& array, std::int64_t size, std::string_view part) {
+        if (split_)
+            give_from(host_memory_, host_used_, array, size, part);
+        else
+            give_from(memory_, used_, array, size, part);
+    }
+
+    const std::vector<ArenaPart>& parts() const { return parts_; }
+
+private:
+    template <class T>
+    void give_from(Tensor& memory, std::size_t& used, ArenaArray<T>& array, std::int64_t size,
+                   std::string_view part) {
         const auto count = static_cast<std::size_t>(size);
         const auto bytes = (count * sizeof(T) + alignment - 1) / alignment * alignment;
         const auto it = std::ranges::find(parts_, part, &ArenaPart::name);
@@ -102,20 +127,18 @@ public:
             parts_.push_back({std::string(part), bytes});
         else
             it->bytes += bytes;
+        const auto at = used;
+        used += bytes;
         if (counts_) return;
-        array.data_ = reinterpret_cast<T*>(memory_.mutable_view().data + used_);
+        array.data_ = reinterpret_cast<T*>(memory.mutable_view().data + at);
         array.given_ = count;
         array.size_ = 0;
-        used_ += bytes;
     }
 
-    const std::vector<ArenaPart>& parts() const { return parts_; }
-
-private:
-    Tensor memory_;
-    std::size_t used_ = 0;
+    Tensor memory_, host_memory_;
+    std::size_t used_ = 0, host_used_ = 0;
     std::vector<ArenaPart> parts_;
-    bool counts_ = false;
+    bool counts_ = false, split_ = false;
 };
 
 }  // namespace eyas

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "eyas/core/dtype.hpp"
+#include "eyas/core/memory_resource.hpp"
 #include "eyas/core/shape.hpp"
 
 namespace eyas {
@@ -34,6 +35,12 @@ inline std::byte* allocate(std::size_t bytes, std::size_t alignment) {
     if (large) ::madvise(p, bytes / large_page * large_page, MADV_HUGEPAGE);  // need not succeed
     return static_cast<std::byte*>(p);
 }
+
+/// Gives memory back to where it came from; nullptr: the host.
+struct GiveBack {
+    MemoryResource* from = nullptr;
+    void operator()(std::byte* p) const { from ? from->release(p) : std::free(p); }
+};
 }  // namespace detail
 
 /// Read-only view of a contiguous, row-major tensor. Owns nothing: whoever made it says how long
@@ -84,8 +91,9 @@ struct NamedBuffer {
     MutableTensorView buffer;
 };
 
-/// Owning, 64-byte aligned, contiguous, row-major tensor in host memory. Move-only: copies are
-/// named.
+/// Owning, 64-byte aligned, contiguous, row-major tensor in host memory, or in that of a device
+/// when it is made with its resource (which must outlive it; the host may not touch the elements
+/// then). Move-only: copies are named.
 class Tensor {
 public:
     static constexpr std::size_t alignment = 64;
@@ -93,8 +101,13 @@ public:
     Tensor() = default;
 
     /// Uninitialised memory. Throws ResourceError when there is none.
-    Tensor(DType dtype, const Shape& shape) : dtype_(dtype), shape_(shape) {
+    Tensor(DType dtype, const Shape& shape, MemoryResource* memory = nullptr)
+        : dtype_(dtype), shape_(shape) {
         const auto bytes = static_cast<std::size_t>(shape.elements()) * size_of(dtype);
+        if (memory) {
+            data_ = {memory->allocate(bytes), detail::GiveBack{memory}};
+            return;
+        }
         data_.reset(detail::allocate(bytes, alignment));
         if (!data_)
             throw ResourceError("no memory for " + std::to_string(bytes) + " bytes",
@@ -131,10 +144,7 @@ public:
     }
 
 private:
-    struct Free {
-        void operator()(std::byte* p) const { std::free(p); }
-    };
-    std::unique_ptr<std::byte, Free> data_;
+    std::unique_ptr<std::byte, detail::GiveBack> data_;
     DType dtype_ = DType::F32;
     Shape shape_;
 };

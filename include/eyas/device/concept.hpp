@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <string_view>
 
+#include "eyas/core/host_device.hpp"
 #include "eyas/core/tensor.hpp"
 
 namespace eyas {
@@ -28,10 +29,10 @@ struct Matmul {
 
 namespace detail {
 struct ProbeIndex {
-    void operator()(std::int64_t) const {}
+    EYAS_HD void operator()(std::int64_t) const {}
 };
 struct ProbeTerm {
-    double operator()(std::int64_t) const { return 0; }
+    EYAS_HD double operator()(std::int64_t) const { return 0; }
 };
 }  // namespace detail
 
@@ -40,15 +41,24 @@ struct ProbeTerm {
 /// `for_each(n, f)` calls f(i) once for each i in [0, n), in any order, concurrently.
 /// `for_each_row(rows, f)` is the same with enough work per call that one row is one task.
 /// `sum(n, f)` adds f(i) in an order that depends on n alone, never on the number of threads.
+/// `memory()` gives the arrays it works on, nullptr: the host's own. Calls take effect in their
+/// order; one that gives the host something (sum, download) returns when it is there, and `upload`
+/// when the host's bytes may change again.
 template <class D>
 concept Device = requires(const D& d, std::int64_t n, const Matmul<float, float>& f32,
-                          const Matmul<BFloat16, float>& bf16) {
+                          const Matmul<BFloat16, float>& bf16, const void* from, void* to,
+                          std::size_t bytes) {
     { D::name } -> std::convertible_to<std::string_view>;
     d.for_each(n, detail::ProbeIndex{});
     d.for_each_row(n, detail::ProbeIndex{});
     { d.sum(n, detail::ProbeTerm{}) } -> std::same_as<double>;
     d.matmul(f32);
     d.matmul(bf16);
+    { d.memory() } -> std::same_as<MemoryResource*>;
+    d.upload(from, to, bytes);    // the host's to the device's
+    d.download(from, to, bytes);  // the device's to the host's
+    d.copy(from, to, bytes);      // the device's to the device's
+    d.zero(to, bytes);            // of the device
 };
 
 }  // namespace eyas

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -52,6 +53,16 @@ public:
         double s = 0;
         for (double p : partial) s += p;
         return s;
+    }
+
+    MemoryResource* memory() const { return nullptr; }
+    void upload(const void* from, void* to, std::size_t bytes) const { copy(from, to, bytes); }
+    void download(const void* from, void* to, std::size_t bytes) const { copy(from, to, bytes); }
+    void copy(const void* from, void* to, std::size_t bytes) const {
+        if (bytes > 0) std::memcpy(to, from, bytes);
+    }
+    void zero(void* to, std::size_t bytes) const {
+        if (bytes > 0) std::memset(to, 0, bytes);
     }
 
     void matmul(const Matmul<float, float>& x) const {

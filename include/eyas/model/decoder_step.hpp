@@ -14,6 +14,7 @@
 #include "eyas/ops/linear.hpp"
 #include "eyas/ops/rms_norm.hpp"
 #include "eyas/ops/rotary.hpp"
+#include "eyas/ops/rows.hpp"
 #include "eyas/ops/swiglu.hpp"
 
 namespace eyas {
@@ -64,18 +65,20 @@ public:
         if (recomputes()) s.kv.resize(static_cast<std::size_t>(n * 2 * kv_width()));
         up_to_gates(p, embedding_table, batch, hidden, angles, steps, i);
         swiglu(device_, s.gate_up.data(), activated_.data(), n, f);
-        std::copy_n(s.middle.data(), n * d, s.hidden.data());
+        copy(s.middle.data(), n * d, s.hidden.data());
         linear(device_, activated_.data(), f, p.value(p.down), s.hidden.data(), d, n, f, d, true,
                scratch_);
     }
 
     /// Call before the first backward of a batch: clears the key and value gradients of every step.
     void begin_backward(std::vector<StepActivations<T>>& steps, std::int64_t rows) {
-        for (auto* g : {&dk_first_, &dv_first_})
-            g->assign(static_cast<std::size_t>(rows * q_width()), 0.f);
+        const auto clear = [this](ArenaArray<float>& g, std::int64_t n) {
+            g.resize(static_cast<std::size_t>(n));
+            device_.zero(g.data(), g.size() * sizeof(float));
+        };
+        for (auto* g : {&dk_first_, &dv_first_}) clear(*g, rows * q_width());
         for (std::size_t j = 1; j < steps.size(); ++j)
-            for (auto* g : {&steps[j].dk, &steps[j].dv})
-                g->assign(static_cast<std::size_t>(rows * kv_width()), 0.f);
+            for (auto* g : {&steps[j].dk, &steps[j].dv}) clear(*g, rows * kv_width());
     }
 
     /// `dh` [N, D] holds the gradient at the step's result and becomes the one at its input
@@ -114,25 +117,23 @@ private:
         auto& s = steps[static_cast<std::size_t>(i)];
         const auto n = batch.rows(), d = c_.hidden_size;
         resize(s, n);
-        shift_left(batch.ids.data(), s.ids.data(), batch.document.data(), batch.batch, batch.tokens,
-                   i + 1, 0);
+        shift_left(device_, batch.ids.data(), s.ids.data(), batch.document.data(), batch.batch,
+                   batch.tokens, i + 1, 0);
         input(p, embedding_table, hidden, s, n);
         linear(device_, input_.data(), 2 * d, p.value(p.qkv), s.qkv.data(), qkv_width(), n, 2 * d,
                qkv_width(), false, scratch_);
         rotary(device_, s.qkv.data(), n, qkv_width(),
                c_.num_attention_heads + c_.num_key_value_heads, c_.head_dim, angles, 1.f);
-        if (recomputes()) keep_kv(s, n);
+        if (recomputes())
+            copy_columns(device_, s.qkv.data() + q_width(), qkv_width(), s.kv.data(),
+                         2 * kv_width(), n, 2 * kv_width());
         ttt_attention(device_, attention(batch, steps, i), s.attended.data(), q_width(),
                       s.log_sum.data());
         gate_up(p, hidden, s, n);
     }
 
-    void keep_kv(StepActivations<T>& s, std::int64_t n) {
-        const T* from = s.qkv.data() + q_width();
-        T* to = s.kv.data();
-        const auto width = 2 * kv_width(), stride = qkv_width();
-        device_.for_each_row(
-            n, [=](std::int64_t r) { std::copy_n(from + r * stride, width, to + r * width); });
+    void copy(const T* from, std::int64_t n, T* to) {
+        device_.copy(from, to, static_cast<std::size_t>(n) * sizeof(T));
     }
 
     /// input_ [N, 2D]: the two normalised halves.
@@ -150,7 +151,7 @@ private:
     void gate_up(const Eagle3Parameters<T>& p, const T* hidden, StepActivations<T>& s,
                  std::int64_t n) {
         const auto d = c_.hidden_size, f = c_.intermediate_size;
-        std::copy_n(hidden, n * d, s.middle.data());
+        copy(hidden, n * d, s.middle.data());
         linear(device_, s.attended.data(), q_width(), p.value(p.o), s.middle.data(), d, n,
                q_width(), d, true, scratch_);
         rms_norm(device_, s.middle.data(), d, p.value(p.post_norm), normed_.data(), d,
@@ -239,12 +240,8 @@ private:
     /// What a step's keys or values got, into rows of d_qkv_.
     void kv_gradient(const TttAttention<T>& a, const ArenaArray<float>& from, std::int64_t i,
                      T* to) {
-        const auto width = kv_width(), stride = qkv_width();
-        if (i == 0) return reduce_kv_gradient(device_, a, from.data(), to, stride);
-        const float* g = from.data();
-        device_.for_each_row(a.batch * a.tokens, [=](std::int64_t r) {
-            for (std::int64_t e = 0; e < width; ++e) to[r * stride + e] = T(g[r * width + e]);
-        });
+        if (i == 0) return reduce_kv_gradient(device_, a, from.data(), to, qkv_width());
+        round_rows(device_, from.data(), to, qkv_width(), a.batch * a.tokens, kv_width());
     }
 
     void backward_input(Eagle3Parameters<T>& p, const T* table, const T* hidden,

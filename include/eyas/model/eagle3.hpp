@@ -5,9 +5,11 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "eyas/core/arena.hpp"
+#include "eyas/core/convert.hpp"
 #include "eyas/device/concept.hpp"
 #include "eyas/device/precision.hpp"
 #include "eyas/model/concept.hpp"
@@ -38,13 +40,11 @@ public:
           config_(std::move(config)),
           options_(options),
           map_(std::move(map)),
-          parameters_((check(target), config_), seed),
-          embedding_(dtype_of<Element>, target.embed_tokens.shape),
-          teacher_(target.lm_head, map_),
+          parameters_((check(target), device_), config_, seed),
+          embedding_(in_precision(target.embed_tokens)),
+          teacher_(device_, target.lm_head, map_),
           rotary_(config_, 0, dtype_of<Element>),
-          work_(device_, config_, options_, map_) {
-        convert_into(target.embed_tokens, embedding_.mutable_view());
-    }
+          work_(device_, config_, options_, map_) {}
     Eagle3(const Eagle3&) = delete;
     Eagle3& operator=(const Eagle3&) = delete;
 
@@ -64,7 +64,7 @@ public:
         rotary_.reserve(positions + options_.ttt_length + 1);
         if (rows <= reserved_rows_) return;
         reserved_rows_ = 0;
-        arena_.build([&](Arena& a) { work_.lay_out(a, rows); });
+        arena_.build([&](Arena& a) { work_.lay_out(a, rows); }, device_.memory());
         reserved_rows_ = rows;
     }
 
@@ -92,7 +92,7 @@ public:
     }
 
     const std::vector<Parameter>& parameters() { return parameters_.list(); }
-    void zero_gradients() { parameters_.zero_gradients(); }
+    void zero_gradients() { parameters_.zero_gradients(device_); }
     const ModelConfig& config() const { return config_; }
     const Eagle3Options& options() const { return options_; }
     const VocabMap& vocab_map() const { return map_; }
@@ -103,6 +103,12 @@ public:
     }
 
 private:
+    Tensor in_precision(const TensorView& v) const {
+        Tensor t(dtype_of<Element>, v.shape);
+        convert_into(v, t.mutable_view());
+        return on_device(device_, std::move(t));
+    }
+
     void check(const FrozenTarget& t) const {
         const auto fit = [](const TensorView& v, const char* name, std::int64_t rows,
                             std::int64_t width) {
@@ -131,7 +137,7 @@ private:
     const StepMetrics& run(const Batch& batch, float scale, const FinalSlots* is_final) {
         Eagle3Batch<Element>::check(batch, config_);
         reserve(batch.batch_size() * batch.tokens(), batch.tokens());
-        work_.batch.assign(batch);
+        work_.batch.assign(device_, batch);
         forward();
         const auto steps = work_.activations.size();
         std::array<const Element*, Eagle3Options::longest_ttt> hidden{};
@@ -153,9 +159,9 @@ private:
         const auto n = work_.batch.rows(), d = config_.hidden_size, dt = config_.target_hidden_size;
         rotary_.reserve(work_.batch.last_position() + options_.ttt_length + 1);
         for (std::size_t k = 0; k < work_.angles.size(); ++k)
-            work_.angles[k].assign(rotary_,
-                                   {work_.batch.positions.data(), work_.batch.positions.size()}, n,
-                                   static_cast<std::int64_t>(k));
+            assign_rotation(device_, work_.angles[k], rotary_,
+                            {work_.batch.host_positions.data(), work_.batch.host_positions.size()},
+                            work_.batch.positions.data(), n, static_cast<std::int64_t>(k));
         work_.projected.resize(static_cast<std::size_t>(n * d));
         linear(device_, projection_input(), 3 * dt, parameters_.value(parameters_.fc),
                work_.projected.data(), d, n, 3 * dt, d, false, work_.scratch);
@@ -175,11 +181,8 @@ private:
                                 work_.angles[static_cast<std::size_t>(k)], work_.activations, k,
                                 dh.data(), k == 0 ? is_final : not_yet);
             if (k == 0) break;
-            const Element* head = work_.head_gradients[static_cast<std::size_t>(k - 1)].data();
-            Element* to = dh.data();
-            device_.for_each(n * d, [=](std::int64_t i) {
-                to[i] = Element(static_cast<float>(to[i]) + static_cast<float>(head[i]));
-            });
+            const auto& head = work_.head_gradients[static_cast<std::size_t>(k - 1)];
+            add(device_, dh.data(), head.data(), n * d);
         }
         linear_backward_weight(device_, dh.data(), d, projection_input_data(), 3 * dt,
                                parameters_.grad(parameters_.fc), n, 3 * dt, d);

@@ -1,14 +1,15 @@
 #pragma once
 #include <algorithm>
 #include <cstdint>
+#include <span>
 #include <string>
-#include <vector>
+#include <utility>
 
 #include "eyas/core/arena.hpp"
-#include "eyas/core/convert.hpp"
 #include "eyas/format/hf_config.hpp"
 #include "eyas/loader/batch.hpp"
 #include "eyas/model/eagle3_options.hpp"
+#include "eyas/ops/rows.hpp"
 
 namespace eyas {
 
@@ -19,60 +20,71 @@ namespace eyas {
 /// from one document of a row to another.
 template <class T>
 struct Eagle3Batch {
-    std::int64_t batch = 0, tokens = 0;   // B, T
-    ArenaArray<std::int64_t> ids;         // [B, T] input ids
-    ArenaArray<std::int64_t> mask;        // [B, T] attention mask
-    ArenaArray<std::int64_t> document;    // [B, T] row of the first token of each row's document
-    ArenaArray<std::int64_t> positions;   // [1 or 3, B, T]
-    ArenaArray<std::int64_t> supervised;  // flat target rows b*T + q with loss mask 1, ascending
-    ArenaArray<T> hidden;                 // [B*T, 3Dt]
-    ArenaArray<T> target;                 // [B*T, Dt], unshifted
+    std::int64_t batch = 0, tokens = 0;      // B, T
+    ArenaArray<std::int64_t> ids;            // [B, T] input ids
+    ArenaArray<std::int64_t> mask;           // [B, T] attention mask
+    ArenaArray<std::int64_t> document;       // [B, T] row of the first token of each row's document
+    ArenaArray<std::int64_t> positions;      // [1 or 3, B, T]
+    ArenaArray<std::int64_t> host_document;  // the same, for the host
+    ArenaArray<std::int64_t> host_positions;  // the same, for the host
+    ArenaArray<std::int64_t> supervised;      // the host's: flat target rows b*T + q with loss mask
+                                              // 1, ascending
+    ArenaArray<T> hidden;                     // [B*T, 3Dt]
+    ArenaArray<T> target;                     // [B*T, Dt], unshifted
 
     std::int64_t rows() const { return batch * tokens; }
     /// Of flat row b*T + t: how many rows of its document lie before it.
     std::int64_t in_document(std::int64_t row) const {
-        return row % tokens - document[static_cast<std::size_t>(row)];
+        return row % tokens - host_document[static_cast<std::size_t>(row)];
     }
     bool ends_document(std::int64_t row) const {
         const auto r = static_cast<std::size_t>(row);
-        return row % tokens + 1 == tokens || document[r + 1] != document[r];
+        return row % tokens + 1 == tokens || host_document[r + 1] != host_document[r];
     }
 
     /// Memory for up to n rows.
     void lay_out(Arena& arena, const ModelConfig& c, std::int64_t n) {
         constexpr const char* part = "batch";
-        for (auto* a : {&ids, &mask, &document, &supervised}) arena.give(*a, n, part);
+        for (auto* a : {&ids, &mask, &document}) arena.give(*a, n, part);
         arena.give(positions, 3 * n, part);
+        for (auto* a : {&host_document, &supervised}) arena.give_host(*a, n, part);
+        arena.give_host(host_positions, 3 * n, part);
         arena.give(hidden, n * 3 * c.target_hidden_size, part);
         arena.give(target, n * c.target_hidden_size, part);
     }
 
     /// The batch must have been checked, and memory laid out for as many rows.
-    void assign(const Batch& b) {
+    template <Device D>
+    void assign(const D& device, const Batch& b) {
         batch = b.batch_size();
         tokens = b.tokens();
-        copy(b.input_ids, ids);
-        copy(b.attention_mask, mask);
-        if (b.document)
-            copy(*b.document, document);
-        else
-            document.assign(static_cast<std::size_t>(rows()), 0);
+        copy(device, b.input_ids.as<std::int64_t>(), ids);
+        copy(device, b.attention_mask.as<std::int64_t>(), mask);
+        host_document.assign(static_cast<std::size_t>(rows()), 0);
+        if (b.document) std::ranges::copy(b.document->as<std::int64_t>(), host_document.begin());
+        copy(device, host_document, document);
         if (b.position_ids) {
-            copy(*b.position_ids, positions);
+            const auto given = b.position_ids->as<std::int64_t>();
+            host_positions.resize(given.size());
+            std::ranges::copy(given, host_positions.begin());
         } else {
-            positions.resize(static_cast<std::size_t>(rows()));
+            host_positions.resize(static_cast<std::size_t>(rows()));
             for (std::int64_t r = 0; r < rows(); ++r)
-                positions[static_cast<std::size_t>(r)] = in_document(r);
+                host_positions[static_cast<std::size_t>(r)] = in_document(r);
         }
+        copy(device, host_positions, positions);
         supervised.clear();
         const auto loss_mask = b.loss_mask.as<std::int64_t>();
         for (std::int64_t r = 0; r < rows(); ++r)
             if (loss_mask[static_cast<std::size_t>(r)]) supervised.push_back(r);
-        convert(b.hidden_state, hidden);
-        convert(b.target, target);
+        for (auto [from, to] :
+             {std::pair(&b.hidden_state, &hidden), std::pair(&b.target, &target)}) {
+            to->resize(static_cast<std::size_t>(from->elements()));
+            load(device, *from, to->data());
+        }
     }
 
-    std::int64_t last_position() const { return *std::ranges::max_element(positions); }
+    std::int64_t last_position() const { return *std::ranges::max_element(host_positions); }
 
     /// Throws DataError that names the sample and the field for anything that does not fit.
     static void check(const Batch& b, const ModelConfig& c) {
@@ -113,15 +125,11 @@ private:
         }
     }
 
-    static void copy(const TensorView& from, ArenaArray<std::int64_t>& to) {
-        const auto v = from.as<std::int64_t>();
-        to.resize(v.size());
-        std::ranges::copy(v, to.begin());
-    }
-
-    static void convert(const TensorView& from, ArenaArray<T>& to) {
-        to.resize(static_cast<std::size_t>(from.elements()));
-        convert_into(from, {reinterpret_cast<std::byte*>(to.data()), dtype_of<T>, from.shape});
+    template <Device D>
+    static void copy(const D& device, std::span<const std::int64_t> from,
+                     ArenaArray<std::int64_t>& to) {
+        to.resize(from.size());
+        upload(device, from, to.data());
     }
 
     static std::string name(const Batch& b) {

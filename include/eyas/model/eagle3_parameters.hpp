@@ -5,10 +5,11 @@
 #include <numbers>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
-#include "eyas/core/convert.hpp"
 #include "eyas/core/tensor.hpp"
+#include "eyas/device/transfer.hpp"
 #include "eyas/format/hf_config.hpp"
 #include "eyas/model/concept.hpp"
 
@@ -21,11 +22,15 @@ template <class T>
 class Eagle3Parameters {
 public:
     /// Linear layers N(0, initializer_range), norms 1. The same seed gives the same bits anywhere.
-    Eagle3Parameters(const ModelConfig& c, std::uint64_t seed) : Eagle3Parameters(c) {
+    template <Device D>
+    Eagle3Parameters(const D& device, const ModelConfig& c, std::uint64_t seed)
+        : Eagle3Parameters(c) {
         values_ = Tensor(dtype_of<T>, {size_});
-        grads_ = Tensor::zeros(DType::F32, {size_});
+        grads_ = zeros_on(device, DType::F32, {size_});
         bind();
         initialise(c.initializer_range, seed);
+        values_ = on_device(device, std::move(values_));
+        bind();
     }
 
     /// Elements that a draft of this config has.
@@ -42,7 +47,10 @@ public:
     const T* value(Slot s) const { return values_.as<T>().data() + s.offset; }
     float* grad(Slot s) { return grads_.as<float>().data() + s.offset; }
     const std::vector<Parameter>& list() const { return parameters_; }
-    void zero_gradients() { std::ranges::fill(grads_.as<float>(), 0.f); }
+    template <Device D>
+    void zero_gradients(const D& device) {
+        device.zero(grads_.mutable_view().data, grads_.view().size_bytes());
+    }
     std::int64_t size() const { return size_; }  // elements
 
 private:

@@ -43,15 +43,17 @@ struct Eagle3Workspace {
         heads.lay_out(arena, rows);
     }
 
-    /// What threads and products hold besides the arena, by part.
+    /// What threads and products of the host hold besides the arena, by part.
     template <class Plan>
-    void plan_scratch(Plan& parts, const D& device, std::int64_t rows) const {
-        const auto& c = config;
-        const auto steps = static_cast<std::int64_t>(activations.size());
-        const auto each = detail::AttentionScratch::bytes(rows, c.head_dim, steps);
-        parts.push_back(
-            {"attention, of all threads", static_cast<std::uint64_t>(each * device.threads())});
-        if constexpr (!std::same_as<T, float>) {  // products widen both operands
+    void plan_scratch([[maybe_unused]] Plan& parts, [[maybe_unused]] const D& device,
+                      [[maybe_unused]] std::int64_t rows) const {
+        if constexpr (requires { device.threads(); }) {
+            const auto& c = config;
+            const auto steps = static_cast<std::int64_t>(activations.size());
+            const auto each = detail::AttentionScratch::bytes(rows, c.head_dim, steps);
+            parts.push_back(
+                {"attention, of all threads", static_cast<std::uint64_t>(each * device.threads())});
+            if constexpr (std::same_as<T, float>) return;  // bfloat16 products widen both operands
             const auto d = c.hidden_size, dt = c.target_hidden_size, f = c.intermediate_size,
                        w = c.draft_vocab_size, qkv = step.qkv_width();
             const auto tile = std::min(rows, DistillationHeads<D, T>::tile_rows);

@@ -1,13 +1,15 @@
 #pragma once
 #include <algorithm>
 #include <cstdint>
-#include <vector>
+#include <utility>
 
 #include "eyas/core/arena.hpp"
 #include "eyas/core/convert.hpp"
 #include "eyas/core/tensor.hpp"
 #include "eyas/device/concept.hpp"
-#include "eyas/ops/distillation_loss.hpp"
+#include "eyas/device/transfer.hpp"
+#include "eyas/ops/distillation_rows.hpp"
+#include "eyas/ops/rows.hpp"
 #include "eyas/sample/vocab_map.hpp"
 
 namespace eyas {
@@ -20,20 +22,24 @@ public:
     static constexpr std::int64_t vocabulary_tile = 4096;
 
     /// lm_head [V, Dt]. The map was checked to fit.
-    TeacherHead(const TensorView& lm_head, const VocabMap& map)
-        : width_(lm_head.shape[1]),
-          draft_vocab_(map.draft_vocab_size()),
-          rows_(dtype_of<T>, lm_head.shape) {
-        for (std::int64_t w = 0; w < draft_vocab_; ++w) ids_.push_back(map.target_id(w));
+    template <Device Dev>
+    TeacherHead(const Dev& device, const TensorView& lm_head, const VocabMap& map)
+        : width_(lm_head.shape[1]), draft_vocab_(map.draft_vocab_size()) {
+        Tensor rows(dtype_of<T>, lm_head.shape), order(DType::I64, {map.vocab_size()});
+        const auto ids = order.as<std::int64_t>();
+        std::size_t next = 0;
+        for (std::int64_t w = 0; w < draft_vocab_; ++w) ids[next++] = map.target_id(w);
         for (std::int64_t v = 0; v < map.vocab_size(); ++v)
-            if (!map.t2d[static_cast<std::size_t>(v)]) ids_.push_back(v);
+            if (!map.t2d[static_cast<std::size_t>(v)]) ids[next++] = v;
         const auto from_row = static_cast<std::size_t>(width_) * size_of(lm_head.dtype);
         const auto to_row = static_cast<std::size_t>(width_) * sizeof(T);
-        for (std::size_t r = 0; r < ids_.size(); ++r)
-            convert_into({lm_head.data + static_cast<std::size_t>(ids_[r]) * from_row,
+        for (std::size_t r = 0; r < ids.size(); ++r)
+            convert_into({lm_head.data + static_cast<std::size_t>(ids[r]) * from_row,
                           lm_head.dtype,
                           {width_}},
-                         {rows_.mutable_view().data + r * to_row, dtype_of<T>, {width_}});
+                         {rows.mutable_view().data + r * to_row, dtype_of<T>, {width_}});
+        rows_ = on_device(device, std::move(rows));
+        ids_ = on_device(device, std::move(order));
     }
 
     std::int64_t width() const { return width_; }                   // Dt
@@ -50,15 +56,16 @@ public:
     template <Device Dev>
     void evaluate(const Dev& device, const T* states, std::int64_t n, float* z,
                   ArenaArray<float>& tile, ArenaArray<TeacherRow>& rows) const {
-        rows.assign(static_cast<std::size_t>(n), TeacherRow{});
+        rows.resize(static_cast<std::size_t>(n));
+        start_rows(device, rows.data(), n);
         logits(device, states, n, 0, draft_vocab_, z);
-        visit_all(device, z, n, 0, draft_vocab_, rows);
-        const auto total = static_cast<std::int64_t>(ids_.size());
+        visit_rows(device, rows.data(), z, n, ids(0), draft_vocab_);
+        const auto total = ids_.elements();
         tile.resize(static_cast<std::size_t>(tile_elements(n, total - draft_vocab_)));
         for (auto begin = draft_vocab_; begin < total; begin += vocabulary_tile) {
             const auto count = std::min(vocabulary_tile, total - begin);
             logits(device, states, n, begin, count, tile.data());
-            visit_all(device, tile.data(), n, begin, count, rows);
+            visit_rows(device, rows.data(), tile.data(), n, ids(begin), count);
         }
     }
 
@@ -69,20 +76,15 @@ private:
         const T* head = rows_.template as<T>().data() + begin * width_;
         device.matmul(Matmul<T, float>{Op::None, Op::Transposed, n, count, width_, states, width_,
                                        head, width_, z, count, 1.f, 0.f});
-        if constexpr (!std::same_as<T, float>)
-            device.for_each(n * count, [=](std::int64_t i) { z[i] = static_cast<float>(T(z[i])); });
+        if constexpr (!std::same_as<T, float>) round_in_place<T>(device, z, n * count);
     }
-    template <Device Dev>
-    void visit_all(const Dev& device, const float* z, std::int64_t n, std::int64_t begin,
-                   std::int64_t count, ArenaArray<TeacherRow>& rows) const {
-        const std::int64_t* ids = ids_.data() + begin;
-        TeacherRow* row = rows.data();
-        device.for_each_row(n, [=](std::int64_t r) { visit(row[r], z + r * count, ids, count); });
+    const std::int64_t* ids(std::int64_t begin) const {
+        return ids_.template as<std::int64_t>().data() + begin;
     }
 
     std::int64_t width_, draft_vocab_;
-    Tensor rows_;                    // [V, Dt]
-    std::vector<std::int64_t> ids_;  // [V] target id of each row
+    Tensor rows_;  // [V, Dt]
+    Tensor ids_;   // [V] target id of each row
 };
 
 }  // namespace eyas

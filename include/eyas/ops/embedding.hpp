@@ -19,9 +19,9 @@ void embedding(const Dev& device, const T* table, const std::int64_t* ids, T* ou
 
 /// Moves each document's values left by `by`; its tail becomes `fill`. in, out [B, T]; document
 /// [B, T]: the row of the first token of each row's document, ascending.
-inline void shift_left(const std::int64_t* in, std::int64_t* out, const std::int64_t* document,
-                       std::int64_t batch, std::int64_t tokens, std::int64_t by,
-                       std::int64_t fill) {
+template <Device Dev>
+void shift_left(const Dev&, const std::int64_t* in, std::int64_t* out, const std::int64_t* document,
+                std::int64_t batch, std::int64_t tokens, std::int64_t by, std::int64_t fill) {
     for (std::int64_t b = 0; b < batch; ++b)
         for (std::int64_t t = 0; t < tokens; ++t) {
             const auto to = b * tokens + t, from = to + by;

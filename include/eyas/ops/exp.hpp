@@ -10,14 +10,14 @@ namespace eyas {
 
 namespace detail {
 /// All bits where it holds, none where not.
-inline std::uint32_t mask_of(bool b) { return 0u - static_cast<std::uint32_t>(b); }
+constexpr std::uint32_t mask_of(bool b) { return 0u - static_cast<std::uint32_t>(b); }
 }  // namespace detail
 
 /// e^x for x <= 88 (and e^88 above), about 1 ulp, written so that compilers vectorise a loop around
 /// it (libm's expf is a call per element). Below -87.3 the result is 0 instead of a denormal. NaN
 /// stays NaN. Method: x = n ln2 + r with ln2 split in two (Cody and Waite), then a degree-7
 /// polynomial on r.
-inline float exp_fast(float x) {
+constexpr float exp_fast(float x) {
     constexpr float log2e = 1.44269504088896341f;
     constexpr float ln2_high = 0.693145751953125f, ln2_low = 1.42860682030941723212e-6f;
     constexpr float shifter = 12582912.f;  // 1.5 * 2^23: adding it rounds to an integer

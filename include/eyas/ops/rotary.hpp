@@ -1,5 +1,6 @@
 #pragma once
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <span>
@@ -9,6 +10,7 @@
 #include "eyas/core/bfloat16.hpp"
 #include "eyas/core/dtype.hpp"
 #include "eyas/device/concept.hpp"
+#include "eyas/device/transfer.hpp"
 #include "eyas/ops/rotary_frequencies.hpp"
 
 namespace eyas {
@@ -44,15 +46,45 @@ public:
         rows_ = std::max(rows_, rows);
     }
 
+    /// Copies of it for a device that has memory of its own, made again after the table grew:
+    /// cosines and sines [rows, E], and which axis of the positions each of E columns follows [E].
+    struct OnDevice {
+        const float *cos = nullptr, *sin = nullptr;
+        const std::int64_t* axis = nullptr;
+    };
+    template <Device D>
+    OnDevice on(const D& device) {
+        if (placed_rows_ != rows_) {
+            const Shape shape{rows_, width()};
+            placed_[0] = on_device(device, Tensor::copy_of(view_of(cos_.data(), shape)));
+            placed_[1] = on_device(device, Tensor::copy_of(view_of(sin_.data(), shape)));
+            placed_[2] = on_device(device, axes());
+            placed_rows_ = rows_;
+        }
+        return {placed_[0].as<float>().data(), placed_[1].as<float>().data(),
+                placed_[2].as<std::int64_t>().data()};
+    }
+
     std::int64_t rows() const { return rows_; }
+    std::int64_t width() const {
+        return 2 * static_cast<std::int64_t>(frequencies_.inverse.size());
+    }
     const float* cos(std::int64_t row) const { return cos_.data() + row * width(); }
     const float* sin(std::int64_t row) const { return sin_.data() + row * width(); }
     /// Multimodal sections in units of frequencies (E/2 in total); empty for one-axis positions.
     const std::vector<std::int64_t>& sections() const { return frequencies_.sections; }
 
 private:
-    std::int64_t width() const {
-        return 2 * static_cast<std::int64_t>(frequencies_.inverse.size());
+    static TensorView view_of(const float* values, const Shape& shape) {
+        return {reinterpret_cast<const std::byte*>(values), DType::F32, shape};
+    }
+    Tensor axes() const {
+        Tensor axis = Tensor::zeros(DType::I64, {width()});
+        const auto& s = frequencies_.sections;
+        for (std::int64_t c = 0, at = 0; !s.empty() && at < width(); ++c)
+            for (std::int64_t i = 0; i < s[static_cast<std::size_t>(c) % s.size()]; ++i)
+                axis.as<std::int64_t>()[static_cast<std::size_t>(at++)] = c % 3;
+        return axis;
     }
     float rounded(float v) const {
         return precision_ == DType::BF16 ? static_cast<float>(BFloat16(v)) : v;
@@ -62,6 +94,8 @@ private:
     DType precision_;
     std::int64_t rows_ = 0;
     std::vector<float> cos_, sin_;  // [rows, E]
+    std::array<Tensor, 3> placed_;
+    std::int64_t placed_rows_ = -1;
 };
 
 /// The rotation of every row of a batch at one TTT step, looked up once per step: pointers into the
@@ -88,8 +122,7 @@ public:
     void assign(const RotaryTable& table, std::span<const std::int64_t> positions,
                 std::int64_t rows, std::int64_t offset) {
         const auto& sections = table.sections();
-        cos_.resize(static_cast<std::size_t>(rows * width_));
-        sin_.resize(cos_.size());
+        resize(rows);
         const bool axes =
             !sections.empty() && static_cast<std::int64_t>(positions.size()) == 3 * rows;
         for (std::int64_t r = 0; r < rows; ++r) {
@@ -105,6 +138,13 @@ public:
             }
         }
     }
+    /// Room for `rows` rows, to be filled through the pointers.
+    void resize(std::int64_t rows) {
+        cos_.resize(static_cast<std::size_t>(rows * width_));
+        sin_.resize(cos_.size());
+    }
+    float* cos() { return cos_.data(); }
+    float* sin() { return sin_.data(); }
     const float* cos(std::int64_t row) const { return cos_.data() + row * width_; }
     const float* sin(std::int64_t row) const { return sin_.data() + row * width_; }
 
@@ -113,6 +153,14 @@ private:
     Arena own_;
     ArenaArray<float> cos_, sin_;  // [N, E]
 };
+
+/// RotaryRows::assign on a device; `positions` are the host's, `on_device` the same in its memory.
+template <Device D>
+void assign_rotation(const D&, RotaryRows& angles, RotaryTable& table,
+                     std::span<const std::int64_t> positions, const std::int64_t* /*on_device*/,
+                     std::int64_t rows, std::int64_t offset) {
+    angles.assign(table, positions, rows, offset);
+}
 
 namespace detail {
 /// Rotates one head in place. Forward: y = x*cos + rotate_half(x)*sin; each product and the sum are

@@ -8,9 +8,10 @@
 #include <type_traits>
 #include <vector>
 
-#include "eyas/core/convert.hpp"
 #include "eyas/device/concept.hpp"
+#include "eyas/device/transfer.hpp"
 #include "eyas/model/concept.hpp"
+#include "eyas/ops/rows.hpp"
 
 namespace eyas {
 
@@ -36,7 +37,7 @@ struct AdamWUpdate {
     float epsilon;
     float minus_step;  // -rate / (1 - beta1^t)
 
-    void operator()(std::int64_t i) const {
+    EYAS_HD void operator()(std::int64_t i) const {
         const float g = grad[i] * scale;
         const float w = master[i] * decay;
         const float m = exp_avg[i] + one_minus_beta1 * (g - exp_avg[i]);
@@ -74,9 +75,10 @@ public:
         for (const auto& p : parameters_) {
             const Shape moment = p.receives_gradient ? p.value.shape : Shape{0};
             const bool own = p.value.dtype != DType::F32;
-            masters_.push_back(Tensor(DType::F32, own ? p.value.shape : Shape{0}));
-            exp_avg_.push_back(Tensor::zeros(DType::F32, moment));
-            exp_avg_sq_.push_back(Tensor::zeros(DType::F32, moment));
+            masters_.push_back(
+                Tensor(DType::F32, own ? p.value.shape : Shape{0}, device_.memory()));
+            exp_avg_.push_back(zeros_on(device_, DType::F32, moment));
+            exp_avg_sq_.push_back(zeros_on(device_, DType::F32, moment));
         }
         reset_masters();
     }
@@ -104,7 +106,7 @@ public:
     void reset_masters() {
         for (std::size_t i = 0; i < parameters_.size(); ++i)
             if (parameters_[i].value.dtype != DType::F32)
-                convert_into(parameters_[i].value, masters_[i].mutable_view());
+                convert_on(device_, parameters_[i].value, masters_[i].mutable_view());
     }
 
     /// Number of updates done.

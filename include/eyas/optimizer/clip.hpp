@@ -12,7 +12,7 @@ namespace eyas {
 namespace detail {
 struct SquareOf {
     const float* x;
-    double operator()(std::int64_t i) const {
+    EYAS_HD double operator()(std::int64_t i) const {
         return static_cast<double>(x[i]) * static_cast<double>(x[i]);
     }
 };

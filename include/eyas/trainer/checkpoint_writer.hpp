@@ -6,6 +6,7 @@
 #include <future>
 #include <optional>
 #include <string>
+#include <type_traits>
 #include <utility>
 
 #include "eyas/checkpoint/checkpoint.hpp"
@@ -57,17 +58,20 @@ public:
     }
 
     /// Settles the checkpoint before and begins that of content(), the last whole step's, whose
-    /// other state is `now`; `last`: nothing is trained meanwhile, it is durable on return. Of
-    /// several ranks, the optimizer's state in it stays as it is until the next content().
+    /// other state is `now`; `last`: nothing is trained meanwhile, it is durable on return.
+    /// content() gives a ContentOnHost. Of several ranks, the optimizer's state in it stays as it
+    /// is until the next content().
     template <class F, class L>
     void save(F&& content, const CheckpointState& now, bool last, L& loader, TrainResult& result,
               const TrainerCallbacks& callbacks) {
         const TraceRecorder::Span span(options_.trace, TraceRecorder::Lane::Trainer, "checkpoint");
         settle(loader, result, callbacks);
         const bool at_once = last || !copies_checkpoints(options_);
+        std::optional<std::invoke_result_t<F&>> whole;
         {
             const Timer timer(seconds_);
-            begin(content(), now, at_once);
+            whole.emplace(content());
+            begin(whole->content(), now, at_once);
         }
         if (at_once) settle(loader, result, callbacks);
     }
@@ -108,8 +112,8 @@ public:
         const TraceRecorder::Span span(options_.trace, TraceRecorder::Lane::Trainer, "checkpoint");
         const Timer timer(seconds_);
         if (collective_.world() > 1 && outcome_.valid()) outcome_.wait();
-        const CheckpointContent whole = content();
-        on_root(now.step, directory, [&] { save_checkpoint(directory, whole, now, 1); });
+        const auto whole = content();
+        on_root(now.step, directory, [&] { save_checkpoint(directory, whole.content(), now, 1); });
     }
 
     /// That training stood still for checkpoints in the run.

@@ -3,14 +3,28 @@
 #include <cmath>
 #include <cstddef>
 #include <span>
+#include <string>
 #include <vector>
 
+#include "eyas/core/error.hpp"
+#include "eyas/device/concept.hpp"
 #include "eyas/optimizer/clip.hpp"
 #include "eyas/trainer/ordered_work.hpp"
 #include "eyas/trainer/shards.hpp"
 #include "eyas/trainer/trace.hpp"
 
 namespace eyas::detail {
+
+/// Throws ContractError where ranks would have to exchange what lies in a device's memory.
+template <Device D, class C>
+void check_exchange(const D& device, const C& collective) {
+    if (device.memory() && collective.world() > 1)
+        throw ContractError(
+            "gradients are joined in host memory, this device has memory of its "
+            "own, and there are " +
+                std::to_string(collective.world()) + " ranks",
+            "Trainer on " + std::string(D::name), "Train in one process, or on the CPU");
+}
 
 /// Joins the gradients of all ranks and spreads the updated parameters, bucket by bucket, on a
 /// thread of its own: a bucket's gradients are reduced as soon as they are final, while the model

@@ -4,9 +4,12 @@
 #include <vector>
 
 #include "eyas/checkpoint/checkpoint.hpp"
+#include "eyas/checkpoint/on_host.hpp"
 #include "eyas/trainer/agreement.hpp"
 #include "eyas/trainer/identity.hpp"
 #include "eyas/trainer/options.hpp"
+#include "eyas/trainer/shards.hpp"
+#include "eyas/trainer/state_gather.hpp"
 
 namespace eyas::detail {
 
@@ -41,16 +44,21 @@ LatestCheckpoint common_checkpoint(C& collective, const std::filesystem::path& r
     return latest;
 }
 
-/// Reads a checkpoint for a run of this identity, whose world may have another size; errors as of
+/// Reads a checkpoint for a run of this identity, whose world may have another size, into what
+/// lives on a device: the optimizer's state in `live` is of shards.owned(). Errors as of
 /// restore_checkpoint, identity_to_resume and position_to_resume. What is returned has the position
 /// that this run's loader goes on at.
-inline CheckpointState restore_for(const Json& identity, const LatestCheckpoint& from,
-                                   const CheckpointContent& content,
-                                   std::vector<TensorSlice> slices) {
+template <Device D>
+CheckpointState restore_for(const D& device, const Json& identity, const LatestCheckpoint& from,
+                            const CheckpointContent& live, const Shards& shards) {
     const auto where = from.path->string();
     const auto wanted = identity_to_resume(from.state.identity, identity, where);
     const auto to = position_to_resume(from.state, identity, where);
+    const ContentOnHost host(device, live);
+    auto content = host.content();
+    auto slices = state_slices(shards, std::exchange(content.optimizer, {}));
     auto s = restore_checkpoint(*from.path, content, wanted, std::move(slices));
+    host.put_back();
     s.epoch = to.epoch;
     s.batch = to.batch;
     return s;

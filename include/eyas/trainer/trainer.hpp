@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "eyas/checkpoint/checkpoint.hpp"
+#include "eyas/checkpoint/on_host.hpp"
 #include "eyas/checkpoint/run_lock.hpp"
 #include "eyas/collective/any_rank.hpp"
 #include "eyas/collective/collective.hpp"
@@ -50,11 +50,12 @@ public:
     using collective_type = C;
     using optimizer_type = AdamW<typename M::DeviceType>;
 
-    /// Throws ContractError for options that make no sense.
+    /// Throws ContractError for options that make no sense, and for several ranks with a device
+    /// that has memory of its own.
     Trainer(M& model, TrainerOptions options, C collective = C())
         : model_(model),
           options_((check_trainer_options(options), std::move(options))),
-          collective_(std::move(collective)),
+          collective_((detail::check_exchange(device(), collective), std::move(collective))),
           shards_(model.parameters(), collective_.rank(), collective_.world(),
                   options_.bucket_bytes),
           exchange_(shards_, collective_, options_.trace),
@@ -181,8 +182,7 @@ private:
             sums.add(forward_backward(*batch, scale, last), *batch);
         }
         activity_.enter("joining the ranks' gradients and updating");
-        const auto [bad, norm] =
-            exchange_.finish(std::as_const(model_).device(), !sums.bad.empty());
+        const auto [bad, norm] = exchange_.finish(device(), !sums.bad.empty());
         if (bad) detail::refuse_step(step_ + 1, "the loss is not finite", sums.bad);
         if (!std::isfinite(norm))
             detail::refuse_step(step_ + 1, "the gradient is not finite", sums.ids);
@@ -250,9 +250,8 @@ private:
         if (!from.path) return std::nullopt;
         detail::all_or_none<ContractError>(
             collective_, "another rank cannot resume", from.path->string(), [&] {
-                const auto s =
-                    detail::restore_for(identity_, from, content({}),
-                                        detail::state_slices(shards_, optimizer_.state()));
+                const auto s = detail::restore_for(device(), identity_, from,
+                                                   content(optimizer_.state()), shards_);
                 optimizer_.set_step_count(s.optimizer_step);
                 step_ = s.step;
                 const auto sums = MetricTotals::from_json(s.metrics, from.path->string());
@@ -268,8 +267,12 @@ private:
         return {model_.parameters(), model_.vocab_map(), model_.config(), std::move(optimizer)};
     }
 
-    /// Of all ranks, on rank 0; all of them call it.
-    CheckpointContent whole_content() { return content(gather_.gather(optimizer_.state())); }
+    /// Of all ranks, on rank 0, where the host reads it; all of them call it.
+    auto whole_content() {
+        return detail::ContentOnHost(device(), content(gather_.gather(optimizer_.state())));
+    }
+
+    const auto& device() const { return std::as_const(model_).device(); }
 
     /// `stage` for a watchdog, `span` for a trace.
     TraceRecorder::Span enter(const char* stage, const char* span) {

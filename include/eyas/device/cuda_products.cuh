@@ -1,0 +1,179 @@
+#pragma once
+#include <cublasLt.h>
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <map>
+#include <string>
+
+#include "eyas/device/block.hpp"
+#include "eyas/device/cuda_error.cuh"
+
+namespace eyas::detail {
+
+template <class T>
+constexpr cudaDataType_t cuda_type = std::same_as<T, float> ? CUDA_R_32F : CUDA_R_16BF;
+
+/// Products of cuBLASLt, and the algorithm that it chose for each shape the first time. Float is
+/// multiplied as float (no TF32); sums are fp32, also where partial sums are joined. One thread.
+class CudaProducts {
+public:
+    CudaProducts() { check_cublas(cublasLtCreate(&handle_), "cublasLtCreate"); }
+    CudaProducts(const CudaProducts&) = delete;
+    CudaProducts& operator=(const CudaProducts&) = delete;
+    ~CudaProducts() {
+        for (auto& [key, p] : plans_) {
+            for (auto layout : {p.a, p.b, p.c}) cublasLtMatrixLayoutDestroy(layout);
+            cublasLtMatmulDescDestroy(p.product);
+        }
+        cublasLtDestroy(handle_);
+    }
+
+    /// `workspace` has workspace_bytes and belongs to the stream. False: cuBLASLt has no algorithm
+    /// for this shape, nothing was done.
+    template <class T, class TC>
+    bool run(const BatchedMatmul<T, TC>& x, void* workspace, cudaStream_t stream) {
+        const auto& e = x.each;
+        const Plan& p = plan(x);
+        if (!p.found) return false;
+        // Row-major C = A B is column-major C^T = B^T A^T: the operands change places.
+        check_cublas(
+            cublasLtMatmul(handle_, p.product, &e.alpha, e.b, p.b, e.a, p.a, &e.beta, e.c, p.c, e.c,
+                           p.c, &p.algorithm, workspace, workspace_bytes, stream),
+            "cublasLtMatmul " + text(x));
+        return true;
+    }
+
+    static constexpr std::size_t workspace_bytes = std::size_t{64} << 20;
+
+private:
+    struct Plan {
+        cublasLtMatmulDesc_t product = nullptr;
+        cublasLtMatrixLayout_t a = nullptr, b = nullptr, c = nullptr;
+        cublasLtMatmulAlgo_t algorithm{};
+        bool found = false;
+    };
+    using Key = std::array<std::int64_t, 18>;
+
+    /// The largest power of two, up to 256, that divides an address and the distance to the next.
+    static std::uint32_t alignment(const void* p, std::int64_t stride, std::size_t size) {
+        const auto bits = reinterpret_cast<std::uintptr_t>(p) |
+                          (static_cast<std::uintptr_t>(stride) * size) | 256u;
+        return static_cast<std::uint32_t>(bits & (~bits + 1));
+    }
+
+    template <class T, class TC>
+    static std::string text(const BatchedMatmul<T, TC>& x) {
+        const auto& e = x.each;
+        return std::string(1, static_cast<char>(e.op_a)) + static_cast<char>(e.op_b) +
+               " m=" + std::to_string(e.m) + " n=" + std::to_string(e.n) +
+               " k=" + std::to_string(e.k) + " lda=" + std::to_string(e.lda) +
+               " ldb=" + std::to_string(e.ldb) + " ldc=" + std::to_string(e.ldc) +
+               " batch=" + std::to_string(x.count);
+    }
+
+    template <class T, class TC>
+    const Plan& plan(const BatchedMatmul<T, TC>& x) {
+        const auto& e = x.each;
+        const auto sa = alignment(e.a, x.stride_a, sizeof(T)),
+                   sb = alignment(e.b, x.stride_b, sizeof(T)),
+                   sc = alignment(e.c, x.stride_c, sizeof(TC));
+        const Key key{cuda_type<T>,
+                      cuda_type<TC>,
+                      static_cast<char>(e.op_a),
+                      static_cast<char>(e.op_b),
+                      e.m,
+                      e.n,
+                      e.k,
+                      e.lda,
+                      e.ldb,
+                      e.ldc,
+                      x.count,
+                      x.stride_a,
+                      x.stride_b,
+                      x.stride_c,
+                      sa,
+                      sb,
+                      sc,
+                      e.beta != 0.f};
+        const auto it = plans_.find(key);
+        if (it != plans_.end()) return it->second;
+        Plan& p = plans_[key];
+        describe(x, p);
+        choose(p, sa, sb, sc, text(x));
+        return p;
+    }
+
+    template <class V>
+    static void set(cublasLtMatmulDesc_t d, cublasLtMatmulDescAttributes_t name, V value) {
+        check_cublas(cublasLtMatmulDescSetAttribute(d, name, &value, sizeof value),
+                     "cublasLtMatmulDescSetAttribute");
+    }
+    template <class V>
+    static void set(cublasLtMatrixLayout_t d, cublasLtMatrixLayoutAttribute_t name, V value) {
+        check_cublas(cublasLtMatrixLayoutSetAttribute(d, name, &value, sizeof value),
+                     "cublasLtMatrixLayoutSetAttribute");
+    }
+    template <class V>
+    static void set(cublasLtMatmulPreference_t d, cublasLtMatmulPreferenceAttributes_t name,
+                    V value) {
+        check_cublas(cublasLtMatmulPreferenceSetAttribute(d, name, &value, sizeof value),
+                     "cublasLtMatmulPreferenceSetAttribute");
+    }
+
+    /// A row-major matrix [rows, width] is a column-major one [width, rows].
+    static cublasLtMatrixLayout_t layout(cudaDataType_t type, std::int64_t rows, std::int64_t width,
+                                         std::int64_t ld, std::int64_t count, std::int64_t stride) {
+        cublasLtMatrixLayout_t l = nullptr;
+        check_cublas(cublasLtMatrixLayoutCreate(&l, type, static_cast<std::uint64_t>(width),
+                                                static_cast<std::uint64_t>(rows), ld),
+                     "cublasLtMatrixLayoutCreate");
+        set(l, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, static_cast<std::int32_t>(count));
+        set(l, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, stride);
+        return l;
+    }
+
+    template <class T, class TC>
+    static void describe(const BatchedMatmul<T, TC>& x, Plan& p) {
+        const auto& e = x.each;
+        const bool ta = e.op_a == Op::Transposed, tb = e.op_b == Op::Transposed;
+        check_cublas(cublasLtMatmulDescCreate(&p.product, CUBLAS_COMPUTE_32F, CUDA_R_32F),
+                     "cublasLtMatmulDescCreate");
+        set(p.product, CUBLASLT_MATMUL_DESC_TRANSA, tb ? CUBLAS_OP_T : CUBLAS_OP_N);
+        set(p.product, CUBLASLT_MATMUL_DESC_TRANSB, ta ? CUBLAS_OP_T : CUBLAS_OP_N);
+        p.a = layout(cuda_type<T>, ta ? e.k : e.m, ta ? e.m : e.k, e.lda, x.count, x.stride_a);
+        p.b = layout(cuda_type<T>, tb ? e.n : e.k, tb ? e.k : e.n, e.ldb, x.count, x.stride_b);
+        p.c = layout(cuda_type<TC>, e.m, e.n, e.ldc, x.count, x.stride_c);
+    }
+
+    void choose(Plan& p, std::uint32_t sa, std::uint32_t sb, std::uint32_t sc,
+                const std::string& what) {
+        cublasLtMatmulPreference_t wish = nullptr;
+        check_cublas(cublasLtMatmulPreferenceCreate(&wish), "cublasLtMatmulPreferenceCreate");
+        set(wish, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, std::uint64_t{workspace_bytes});
+        set(wish, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+            std::uint32_t{CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE});
+        set(wish, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, sb);
+        set(wish, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, sa);
+        set(wish, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, sc);
+        set(wish, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, sc);
+        cublasLtMatmulHeuristicResult_t found{};
+        int count = 0;
+        const auto status = cublasLtMatmulAlgoGetHeuristic(handle_, p.product, p.b, p.a, p.c, p.c,
+                                                           wish, 1, &found, &count);
+        cublasLtMatmulPreferenceDestroy(wish);
+        if (status == CUBLAS_STATUS_NOT_SUPPORTED ||
+            (status == CUBLAS_STATUS_SUCCESS && count == 0))
+            return;
+        check_cublas(status, "cublasLtMatmulAlgoGetHeuristic " + what);
+        p.algorithm = found.algo;
+        p.found = true;
+    }
+
+    cublasLtHandle_t handle_ = nullptr;
+    std::map<Key, Plan> plans_;
+};
+
+}  // namespace eyas::detail
