@@ -15,6 +15,7 @@
 #include <string>
 #include <utility>
 
+#include "bench/trainer/roofline.hpp"
 #include "bench/trainer/saves.hpp"
 #include "bench/trainer/shape.hpp"
 #include "bench/trainer/stages.hpp"
@@ -128,7 +129,9 @@ void run_tokens(const Arguments& a, std::int64_t T) {
 void run(const Arguments& a) {
     std::printf(
         "shape %s, TTT %s, %s, %s; memory: MB that the step adds to weights, target head "
-        "and optimizer;\nalone: the step's matrix products, float32, without the step\n",
+        "and optimizer;\nalone: the step's matrix products, attention's included, float32, without "
+        "the "
+        "step\n",
         a.text("shape").c_str(), a.text("ttt").c_str(), a.text("precision").c_str(),
         a.text("activations").c_str());
     std::printf("%6s %6s %8s %8s %8s %9s %8s %9s %8s %8s %8s\n", "tokens", "loss", "s", "min",
