@@ -1,10 +1,12 @@
 // trainer [--shape S|M|tiny] [--tokens T,T,…] [--ttt K] [--precision f32|bf16]
 //         [--activations keep|recompute] [--supervised F] [--steps N] [--stages 1]
-//         [--saves-in DIR] [--save-interval N]
+//         [--roofline 0] [--saves-in DIR] [--save-interval N]
 // Times the EAGLE3 training step (zero, forward, backward, clip, AdamW) on random features, beside
-// the same matrix products alone in the same run, and prints the memory the step adds; with
-// --stages 1 also where the time goes, and with --saves-in how long training stands still for
-// checkpoints in DIR. A fraction F of the rows is in the loss.
+// the same matrix products alone in the same run (with --roofline 0 without them), and prints the
+// memory the step adds and the process's highest; with --stages 1 also where the time goes, and
+// with --saves-in how long training stands still for checkpoints in DIR. A fraction F of the rows
+// is in the loss.
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
@@ -13,6 +15,7 @@
 #include <string>
 #include <utility>
 
+#include "bench/trainer/roofline.hpp"
 #include "bench/trainer/saves.hpp"
 #include "bench/trainer/shape.hpp"
 #include "bench/trainer/stages.hpp"
@@ -71,7 +74,7 @@ void run_tokens(const Arguments& a, std::int64_t T) {
     const auto& s = step_shapes().at(a.text("shape"));
     const std::int64_t ttt = a.number("ttt");
     const auto steps = static_cast<std::size_t>(a.number("steps"));
-    const double alone = products_alone(s, T, ttt, 3);
+    const double alone = a.number("roofline") != 0 ? products_alone(s, T, ttt, 3) : NAN;
     StageClock clock;
     Eagle3Options options;
     options.ttt_length = ttt;
@@ -112,9 +115,10 @@ void run_tokens(const Arguments& a, std::int64_t T) {
         },
         steps);
     const double flops = step_flops(s, T, ttt);
-    std::printf("%6ld %6.0f %8.3f %8.3f %8.3f %9.1f %8.1f %9.1f %6.0f %% %8.0f\n", T, in_loss,
+    std::printf("%6ld %6.0f %8.3f %8.3f %8.3f %9.1f %8.1f %9.1f %6.0f %% %8.0f %8.0f\n", T, in_loss,
                 t.median, t.min, t.max, static_cast<double>(T) / t.median, flops / t.median / 1e9,
-                flops / alone / 1e9, 100 * alone / t.median, memory_mb("VmHWM:") - before);
+                flops / alone / 1e9, 100 * alone / t.median, memory_mb("VmHWM:") - before,
+                memory_mb("VmHWM:"));
     if (a.number("stages") != 0)
         print_stages(s, clock, outside, model_seconds, static_cast<double>(steps));
     if (!a.text("saves-in").empty())
@@ -125,11 +129,13 @@ void run_tokens(const Arguments& a, std::int64_t T) {
 void run(const Arguments& a) {
     std::printf(
         "shape %s, TTT %s, %s, %s; memory: MB that the step adds to weights, target head "
-        "and optimizer;\nalone: the step's matrix products, float32, without the step\n",
+        "and optimizer;\nalone: the step's matrix products, attention's included, float32, without "
+        "the "
+        "step\n",
         a.text("shape").c_str(), a.text("ttt").c_str(), a.text("precision").c_str(),
         a.text("activations").c_str());
-    std::printf("%6s %6s %8s %8s %8s %9s %8s %9s %8s %8s\n", "tokens", "loss", "s", "min", "max",
-                "tokens/s", "GFLOP/s", "alone", "of it", "memory");
+    std::printf("%6s %6s %8s %8s %8s %9s %8s %9s %8s %8s %8s\n", "tokens", "loss", "s", "min",
+                "max", "tokens/s", "GFLOP/s", "alone", "of it", "memory", "process");
     std::istringstream list(a.text("tokens"));
     for (std::string tokens; std::getline(list, tokens, ',');)
         a.text("precision") == "bf16" ? run_tokens<Bf16>(a, std::stol(tokens))
@@ -149,6 +155,7 @@ int main(int argc, char** argv) {
               {"supervised", "1"},
               {"steps", "5"},
               {"stages", "0"},
+              {"roofline", "1"},
               {"saves-in", ""},
               {"save-interval", "5"}}});
     } catch (const std::exception& e) {

@@ -4,16 +4,13 @@
 #include <map>
 #include <random>
 #include <string>
-#include <utility>
 #include <vector>
 
-#include "bench/timing.hpp"
-#include "eyas/device/cpu.hpp"
 #include "eyas/format/hf_config.hpp"
 #include "eyas/loader/batch.hpp"
 #include "eyas/sample/vocab_map.hpp"
 
-// What is trained: shapes of targets, random features, and the matrix products of a step alone.
+// What is trained: shapes of targets and random features.
 namespace eyas::bench {
 
 struct StepShape {
@@ -63,32 +60,6 @@ inline double step_flops(const StepShape& s, std::int64_t tokens, std::int64_t t
     for (const auto& l : layers_of(s)) layers += 2 * T * static_cast<double>(l.out * l.in);
     return 2 * T * d * static_cast<double>(s.V) + 12 * T * d * d +
            static_cast<double>(ttt) * 3 * layers;
-}
-
-/// Seconds that the step's matrix products alone would take on the device: every shape and
-/// transpose, float32, median of `runs`.
-inline double products_alone(const StepShape& s, std::int64_t T, std::int64_t ttt,
-                             std::size_t runs) {
-    const Cpu cpu;
-    double total = 0;
-    const auto time = [&](Op a, Op b, std::int64_t m, std::int64_t n, std::int64_t k,
-                          std::int64_t count) {
-        std::vector<float> x(static_cast<std::size_t>(m * k), 1.f),
-            y(static_cast<std::size_t>(k * n), 1.f), z(static_cast<std::size_t>(m * n));
-        const Matmul<float, float> product{
-            a,        b, m, n, k, x.data(), a == Op::None ? k : m, y.data(), b == Op::None ? n : k,
-            z.data(), n};
-        total += static_cast<double>(count) * times_of([&] { cpu.matmul(product); }, runs).median;
-    };
-    time(Op::None, Op::Transposed, T, s.V, s.D, 1);  // the teacher
-    time(Op::None, Op::Transposed, T, s.D, 3 * s.D, 1);
-    time(Op::Transposed, Op::None, s.D, 3 * s.D, T, 1);
-    for (const auto& l : layers_of(s)) {
-        time(Op::None, Op::Transposed, T, l.out, l.in, ttt);
-        time(Op::None, Op::None, T, l.in, l.out, ttt);
-        time(Op::Transposed, Op::None, l.out, l.in, T, ttt);
-    }
-    return total;
 }
 
 inline Tensor random_tensor(const Shape& shape, unsigned seed) {

@@ -3,6 +3,7 @@
 #include <catch2/catch.hpp>
 #include <random>
 
+#include "eyas/optimizer/adamw.hpp"
 #include "tests/checkpoint/run_directory.hpp"
 #include "tests/trainer/fake_model.hpp"
 
@@ -66,6 +67,26 @@ TEST_CASE("a copy has every bit, and keeps it when the original changes") {
         CHECK(&copy.config == &state.draft.config());
         CHECK(&copy.vocab_map == &state.draft.vocab_map());
     }
+}
+
+TEST_CASE("a master that is its parameter's value is copied once, as AdamW's of an fp32 model") {
+    FakeModel<F32> model;
+    AdamW<Cpu> optimizer(model.device(), model.parameters());
+    model.parameters()[0].value.as<float>()[0] = 3.f;
+    const CheckpointContent content{model.parameters(), model.vocab_map(), model.config(),
+                                    optimizer.state()};
+    CheckpointSnapshot snapshot;
+    const auto copy = snapshot.take(content);
+    std::size_t room = 0;
+    for (const auto& p : content.parameters)
+        room += (p.value.size_bytes() + Tensor::alignment - 1) / Tensor::alignment *
+                Tensor::alignment * (p.receives_gradient ? 3 : 1);
+    CHECK(snapshot.bytes() == room);
+    model.parameters()[0].value.as<float>()[0] = 4.f;
+    CHECK(copy.optimizer[0].name == "master." + copy.parameters[0].name);
+    CHECK(copy.optimizer[0].buffer.data == copy.parameters[0].value.data);
+    CHECK(copy.optimizer[0].buffer.as<float>()[0] == 3.f);
+    CHECK(copy.optimizer[1].buffer.data != copy.parameters[0].value.data);
 }
 
 TEST_CASE("the memory is taken once, and every later copy lies in it") {

@@ -90,6 +90,20 @@ TEST_CASE("a bfloat16 model follows its float32 masters") {
     CHECK(q.value.as<float>()[1] != -1.25f);  // steps far below a bfloat16 ulp are not lost
 }
 
+TEST_CASE("the masters of a float32 model are its values, those of a bfloat16 model are not") {
+    Three p(DType::BF16), q;
+    AdamW<Cpu> half(Cpu{}, std::span(&p.parameter, 1)), full(Cpu{}, std::span(&q.parameter, 1));
+    CHECK(full.state()[0].buffer.data == q.parameter.value.data);
+    CHECK(half.state()[0].buffer.data != p.parameter.value.data);
+    // Weights that are loaded later are its masters, too; others when they are told.
+    q.value.as<float>()[0] = 7.f;
+    p.value.as<BFloat16>()[0] = BFloat16(7.f);
+    CHECK(full.state()[0].buffer.as<float>()[0] == 7.f);
+    CHECK(half.state()[0].buffer.as<float>()[0] != 7.f);
+    half.reset_masters();
+    CHECK(half.state()[0].buffer.as<float>()[0] == 7.f);
+}
+
 TEST_CASE("a zero gradient still decays moments and moves weights") {
     Three p;
     AdamW<Cpu> adam(Cpu{}, std::span(&p.parameter, 1));

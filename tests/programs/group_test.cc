@@ -1,6 +1,8 @@
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <filesystem>
+#include <iterator>
 #include <set>
 
 #include "eyas/checkpoint/state.hpp"
@@ -99,6 +101,47 @@ TEST_CASE("two processes end as one does with twice the batch, but for rounding;
     CHECK(agree(job, "one", "two"));
     CHECK(checkpoint_directories(job.path("two")).size() == 12);
     CHECK(std::filesystem::exists(job.path("two/run.json")));
+}
+
+TEST_CASE("processes share the held-out samples, and the figures are those of one") {
+    const TinyJob job;
+    job.capture();
+    // Five of them: three for rank 0, two for rank 1.
+    std::filesystem::create_directory(job.path("held-out"));
+    std::set<std::filesystem::path> features;
+    for (const auto& f : std::filesystem::directory_iterator(job.path("features")))
+        features.insert(f.path());
+    for (auto f = features.begin(); f != std::next(features.begin(), 5); ++f)
+        std::filesystem::copy(*f, job.path("held-out") / f->filename());
+    const auto words = [&](const std::string& out) {
+        auto all = job.train(out, job.colocated(),
+                             {"--max-steps", "2", "--eval-features", job.path("held-out"),
+                              "--eval-interval", "1", "--keep-best", "--json"});
+        *std::next(std::ranges::find(all, "--lr")) = "0";
+        return all;
+    };
+    const auto curve_of = [](const test::Process& p) {
+        const auto text = p.output();
+        return Json::parse(text.substr(text.rfind('{', text.rfind("\"curve\"")))).at("curve");
+    };
+    const auto one = curve_of(*job.run(words("one")));
+    Pair pair(job, words("two"));
+    pair.must_succeed();
+    const auto two = curve_of(*pair.first);
+    REQUIRE(one.size() == 2);
+    REQUIRE(two.size() == 2);
+    for (std::size_t i = 0; i < 2; ++i) {
+        CHECK(two[i].at("samples") == 5);
+        CHECK(one[i].at("samples") == 5);
+        // Weights do not move, and figures are sums of doubles in another order.
+        CHECK(two[i].at("loss").get<double>() ==
+              Approx(one[i].at("loss").get<double>()).epsilon(1e-12));
+        CHECK(two[i].at("accuracy") == one[i].at("accuracy"));
+        for (std::size_t k = 0; k < 2; ++k)
+            CHECK(two[i].at("acceptance")[k].get<double>() ==
+                  Approx(one[i].at("acceptance")[k].get<double>()).epsilon(1e-12));
+    }
+    CHECK(std::filesystem::exists(job.path("two/best/best.json")));
 }
 
 TEST_CASE("a training goes on with another number of processes, and with as many samples a step") {

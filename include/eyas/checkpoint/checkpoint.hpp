@@ -33,6 +33,16 @@ struct CheckpointContent {
     const VocabMap& vocab_map;
     const ModelConfig& config;
     std::vector<NamedBuffer> optimizer;  // AdamW::state()
+
+    /// Which parameter's value lies where v does, as an fp32 model's masters do; the number of
+    /// parameters for none.
+    std::size_t parameter_at(const TensorView& v) const {
+        const auto same = [&](const Parameter& p) {
+            return p.value.data == v.data && p.value.size_bytes() == v.size_bytes();
+        };
+        return static_cast<std::size_t>(std::ranges::find_if(parameters, same) -
+                                        parameters.begin());
+    }
 };
 
 /// Where the elements [begin, begin + n) of a checkpoint's tensor of shape `whole` go: `part` holds

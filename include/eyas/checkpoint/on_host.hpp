@@ -23,7 +23,10 @@ public:
           optimizer_(live_.optimizer) {
         if (!device.memory()) return;
         for (auto& p : parameters_) p.value = copied(p.value);
-        for (auto& b : optimizer_) b.buffer = copied(b.buffer);
+        for (auto& b : optimizer_) {
+            const auto twin = live_.parameter_at(b.buffer);
+            b.buffer = twin < parameters_.size() ? parameters_[twin].value : copied(b.buffer);
+        }
     }
 
     CheckpointContent content() const {

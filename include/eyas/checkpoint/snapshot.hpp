@@ -13,9 +13,9 @@
 
 namespace eyas {
 
-/// A copy of all tensors of a checkpoint in one piece of memory, so that it can be written while
-/// the model and optimizer go on. The memory is taken once and used again. One thread takes it;
-/// what it gave may be read by any until the next take().
+/// A copy of all tensors of a checkpoint in one piece of memory, each once, so that it can be
+/// written while the model and optimizer go on. The memory is taken once and used again. One thread
+/// takes it; what it gave may be read by any until the next take().
 class CheckpointSnapshot {
 public:
     /// Memory for copies of such content, every page of it touched, so that the first copy takes no
@@ -40,7 +40,13 @@ public:
             relocate(p.value);
             p.grad = {};
         }
-        for (auto& b : copy.optimizer) relocate(b.buffer);
+        for (auto& b : copy.optimizer) {
+            const auto twin = content.parameter_at(b.buffer);
+            if (twin < parameters_.size())
+                b.buffer.data = parameters_[twin].value.data;
+            else
+                relocate(b.buffer);
+        }
         copy_all(parts, used);
         return copy;
     }
@@ -64,7 +70,9 @@ private:
     static std::size_t bytes_of(const CheckpointContent& content) {
         std::size_t sum = 0;
         for (const auto& p : content.parameters) sum += room_for(p.value);
-        for (const auto& b : content.optimizer) sum += room_for(b.buffer);
+        for (const auto& b : content.optimizer)
+            if (content.parameter_at(b.buffer) == content.parameters.size())
+                sum += room_for(b.buffer);
         return sum;
     }
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "eyas/device/concept.hpp"
@@ -28,7 +29,7 @@ template <class Element>
 struct AdamWUpdate {
     const float* grad;
     float *master, *exp_avg, *exp_avg_sq;
-    Element* value;  // the model's copy, in its precision
+    Element* value;  // the model's copy, in its precision; of float the master itself
     float scale;     // of the gradient (clipping)
     float decay;     // 1 - rate * weight_decay
     float one_minus_beta1, beta2, one_minus_beta2;
@@ -44,7 +45,7 @@ struct AdamWUpdate {
         exp_avg[i] = m;
         exp_avg_sq[i] = v;
         master[i] = w + (minus_step * m) / (std::sqrt(v) / bias2_sqrt + epsilon);
-        value[i] = Element(master[i]);
+        if constexpr (!std::is_same_v<Element, float>) value[i] = Element(master[i]);
     }
 };
 }  // namespace detail
@@ -53,20 +54,29 @@ struct AdamWUpdate {
 /// gradient the first alone.
 inline constexpr std::array<const char*, 3> adamw_state{"master.", "exp_avg.", "exp_avg_sq."};
 
-/// AdamW (Loshchilov & Hutter 2019) on fp32 master copies of a model's parameters; after each step
-/// the model holds the masters rounded to its precision. One fused pass per parameter.
-/// A parameter that receives no gradient is left alone, as torch leaves one whose grad is None.
-/// Memory: 12 bytes per trained element. Driven by the one thread that drives the model; owns its
-/// state and keeps views of the model's values and gradients, so the model must outlive it.
+/// Memory of AdamW's state in bytes for so many trained elements of a model that holds T.
+template <class T>
+constexpr std::uint64_t adamw_bytes(std::uint64_t trained) {
+    return trained * (std::is_same_v<T, float> ? 8 : 12);
+}
+
+/// AdamW (Loshchilov & Hutter 2019) on fp32 masters of a model's parameters; after each step the
+/// model holds the masters rounded to its precision. The masters of an fp32 model are its values.
+/// One fused pass per parameter. A parameter that receives no gradient is left alone, as torch
+/// leaves one whose grad is None. Memory: adamw_bytes. Driven by the one thread that drives the
+/// model; owns its state and keeps views of the model's values and gradients, so the model must
+/// outlive it.
 template <Device D>
 class AdamW {
 public:
-    /// Clones the masters from the model's current values; moments start at zero.
+    /// Masters begin as the model's current values; moments start at zero.
     AdamW(const D& device, std::span<const Parameter> parameters, AdamWOptions options = {})
         : device_(device), options_(options), parameters_(parameters.begin(), parameters.end()) {
         for (const auto& p : parameters_) {
             const Shape moment = p.receives_gradient ? p.value.shape : Shape{0};
-            masters_.push_back(Tensor(DType::F32, p.value.shape, device_.memory()));
+            const bool own = p.value.dtype != DType::F32;
+            masters_.push_back(
+                Tensor(DType::F32, own ? p.value.shape : Shape{0}, device_.memory()));
             exp_avg_.push_back(zeros_on(device_, DType::F32, moment));
             exp_avg_sq_.push_back(zeros_on(device_, DType::F32, moment));
         }
@@ -95,7 +105,8 @@ public:
     /// Masters again from the model's values (after weights were loaded into the model).
     void reset_masters() {
         for (std::size_t i = 0; i < parameters_.size(); ++i)
-            convert_on(device_, parameters_[i].value, masters_[i].mutable_view());
+            if (parameters_[i].value.dtype != DType::F32)
+                convert_on(device_, parameters_[i].value, masters_[i].mutable_view());
     }
 
     /// Number of updates done.
@@ -104,12 +115,12 @@ public:
 
     /// The whole state, for checkpoints: master.<parameter>, and exp_avg.<parameter> and
     /// exp_avg_sq.<parameter> of those that receive a gradient. All float32; writing through the
-    /// buffers restores a state. Views live as long as this object.
+    /// buffers restores a state. Views live as long as this object and the model.
     std::vector<NamedBuffer> state() {
         std::vector<NamedBuffer> all;
         for (std::size_t i = 0; i < parameters_.size(); ++i) {
             const auto& name = parameters_[i].name;
-            all.push_back({adamw_state[0] + name, masters_[i].mutable_view()});
+            all.push_back({adamw_state[0] + name, master(i)});
             if (!parameters_[i].receives_gradient) continue;
             all.push_back({adamw_state[1] + name, exp_avg_[i].mutable_view()});
             all.push_back({adamw_state[2] + name, exp_avg_sq_[i].mutable_view()});
@@ -121,6 +132,11 @@ public:
     std::span<const Parameter> parameters() const { return parameters_; }
 
 private:
+    MutableTensorView master(std::size_t i) {
+        return parameters_[i].value.dtype == DType::F32 ? parameters_[i].value
+                                                        : masters_[i].mutable_view();
+    }
+
     template <class Element>
     void update(std::size_t i, double rate, float gradient_scale) {
         const auto t = static_cast<double>(step_);
@@ -128,7 +144,7 @@ private:
         const double bias2 = 1 - std::pow(options_.beta2, t);
         const detail::AdamWUpdate<Element> f{
             .grad = parameters_[i].grad.template as<float>().data(),
-            .master = masters_[i].template as<float>().data(),
+            .master = master(i).template as<float>().data(),
             .exp_avg = exp_avg_[i].template as<float>().data(),
             .exp_avg_sq = exp_avg_sq_[i].template as<float>().data(),
             .value = parameters_[i].value.template as<Element>().data(),
@@ -147,7 +163,8 @@ private:
     D device_;
     AdamWOptions options_;
     std::vector<Parameter> parameters_;
-    std::vector<Tensor> masters_, exp_avg_, exp_avg_sq_;
+    std::vector<Tensor> masters_;  // empty where the model's values are fp32
+    std::vector<Tensor> exp_avg_, exp_avg_sq_;
     std::int64_t step_ = 0;
 };
 

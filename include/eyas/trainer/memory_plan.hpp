@@ -9,6 +9,7 @@
 #include "eyas/core/arena.hpp"
 #include "eyas/core/error.hpp"
 #include "eyas/format/hf_config.hpp"
+#include "eyas/optimizer/adamw.hpp"
 
 namespace eyas {
 
@@ -87,16 +88,18 @@ MemoryPlan memory_plan(const ModelConfig& config, const Options& options, std::i
                        std::uint64_t ring_bytes, bool checkpoint_copy = false,
                        std::int64_t rank = 0, std::int64_t world = 1) {
     MemoryPlan plan{M::memory_plan(config, options, rows), rows};
+    using Element = typename M::PrecisionType::Element;
     const auto trained = static_cast<std::uint64_t>(M::parameter_count(config)),
-               state = trained * 12, ranks = static_cast<std::uint64_t>(world);
-    plan.parts.push_back({"optimizer: masters and moments", (state + ranks - 1) / ranks});
+               ranks = static_cast<std::uint64_t>(world), mine = (trained + ranks - 1) / ranks;
+    plan.parts.push_back({"optimizer", adamw_bytes<Element>(mine)});
+    const auto weights = trained * sizeof(Element), own = weights + adamw_bytes<Element>(trained);
     if (world > 1 && rank == 0)
-        plan.parts.push_back({"optimizer: those of all ranks, for checkpoints", state});
-    const auto weights = trained * sizeof(typename M::PrecisionType::Element);
+        plan.parts.push_back(
+            {"optimizer: masters and moments of all ranks, for checkpoints", trained * 12});
     if (checkpoint_copy && world > 1)
         plan.parts.push_back({"checkpoint: copy of weights", weights});
     else if (checkpoint_copy)
-        plan.parts.push_back({"checkpoint: copy of weights and optimizer", weights + state});
+        plan.parts.push_back({"checkpoint: copy of weights and optimizer", own});
     if (ring_bytes > 0) plan.parts.push_back({"loader: ring", ring_bytes});
     return plan;
 }
