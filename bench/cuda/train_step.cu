@@ -1,6 +1,7 @@
 // train_step [--shape S|M|L|tiny] [--tokens T] [--ttt K] [--steps N] [--precision bf16|fp32]:
-// times the EAGLE3 training step on a GPU. The rates count the operations of bench/train_step.cc's
-// formula; the peaks beside them are an H100 SXM's dense ones (989 TFLOP/s bf16, 67 fp32).
+// times the EAGLE3 training step on a GPU. The rates count the operations of step_flops
+// (bench/trainer/shape.hpp); the peaks beside them are an H100 SXM's dense ones (989 TFLOP/s bf16,
+// 67 fp32).
 #include <algorithm>
 #include <cstdio>
 #include <exception>

@@ -24,25 +24,7 @@ struct TrainArguments {
         app.add_option("--init", init,
                        "weights to start from instead of those of --seed: an exported draft, a "
                        "checkpoint or a run directory; their map too where --vocab-map is absent");
-        app.add_option(
-               "--store", store.uri,
-               "file:DIR, disagg:DIR?store_id=NAME, packed:DIR, or eyas+tcp://HOST:PORT of eyas "
-               "serve")
-            ->required();
-        app.add_option("--manifest", manifest,
-                       "samples to train on: manifest.json, or a stream that is finished; for "
-                       "file:DIR and packed:DIR all of the directory where absent");
-        app.add_flag("--follow", follow,
-                     "the manifest is a stream that its producer is still writing: train on its "
-                     "samples as they come, once, in their order; schedules want --total-steps or "
-                     "--max-steps")
-            ->needs("--manifest");
-        app.add_option("--wait", wait,
-                       "seconds to wait for the producer's MANIFEST.done; with --follow, for a "
-                       "new sample, and 0 for ever")
-            ->capture_default_str();
-        app.add_flag("--consume-once", store.consume_once,
-                     "free each sample when a checkpoint contains its training for good");
+        declare_samples(app);
         auto* features =
             app.add_option("--eval-features", held_out, "directory of held-out feature files");
         auto* interval =
@@ -63,6 +45,35 @@ struct TrainArguments {
                "run directory: checkpoint-STEP, run.json, metrics.jsonl, TensorBoard events, "
                "ledger.sqlite")
             ->required();
+        declare_group(app);
+        declare_training(app);
+        declare_loading(app);
+    }
+
+private:
+    void declare_samples(CLI::App& app) {
+        app.add_option(
+               "--store", store.uri,
+               "file:DIR, disagg:DIR?store_id=NAME, packed:DIR, or eyas+tcp://HOST:PORT of eyas "
+               "serve")
+            ->required();
+        app.add_option("--manifest", manifest,
+                       "samples to train on: manifest.json, or a stream that is finished; for "
+                       "file:DIR and packed:DIR all of the directory where absent");
+        app.add_flag("--follow", follow,
+                     "the manifest is a stream that its producer is still writing: train on its "
+                     "samples as they come, once, in their order; schedules want --total-steps or "
+                     "--max-steps")
+            ->needs("--manifest");
+        app.add_option("--wait", wait,
+                       "seconds to wait for the producer's MANIFEST.done; with --follow, for a "
+                       "new sample, and 0 for ever")
+            ->capture_default_str();
+        app.add_flag("--consume-once", store.consume_once,
+                     "free each sample when a checkpoint contains its training for good");
+    }
+
+    void declare_group(CLI::App& app) {
         app.add_option("--peer-timeout", peer_timeout,
                        "of several processes: seconds until all must have come, and that one may "
                        "be silent; longer than rank 0 takes to write a checkpoint")
@@ -76,11 +87,8 @@ struct TrainArguments {
         app.add_option("--trace", trace,
                        "write what is done when to this file, for chrome://tracing or Perfetto; "
                        "of several processes, rank 1 writes NAME-rank-1.json beside NAME.json");
-        declare_training(app);
-        declare_loading(app);
     }
 
-private:
     void declare_loading(CLI::App& app) {
         auto& l = options.loader;
         app.add_option("--prefetch", l.prefetch, "batches read ahead; 0: none")

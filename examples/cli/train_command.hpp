@@ -37,6 +37,12 @@ private:
         raise_open_files();
         join_others();
         if (!a_.follow && !a_.manifest.empty() && a_.wait > 0 && !wait_for_producer()) return {};
+        if (a_.store.consume_once && a_.options.loader.packed() && !a_.options.loader.drop_last &&
+            a_.options.loader.world > 1)
+            throw ContractError(
+                "rows of packed samples come twice where they do not go round, and "
+                "would be freed before",
+                "--consume-once with --keep-last and --pack-tokens", "Leave out --keep-last");
         if (a_.store.consume_once && parse_store_uri(a_.store.uri).scheme == LocalFiles::scheme)
             throw ContractError("feature files where they lie are never removed", a_.store.uri,
                                 "Leave out --consume-once, or ingest them into a store");
@@ -77,7 +83,7 @@ private:
     /// What must not differ between ranks: the options but those of this process or machine, the
     /// samples, the checkpoint to go on from.
     template <class Samples>
-    void require_agreement(const Samples& samples) const {
+    void require_agreement(const Samples& samples, const HeldOut& held_out) const {
         if (group_.member().world() == 1) return;
         auto mine = configuration();
         for (const char* own : {"target", "draft-config", "vocab-map", "init", "store", "manifest",
@@ -85,8 +91,7 @@ private:
                                 "prefetch", "prefetch-threads", "memory-budget", "ring-bytes"})
             mine.erase(own);
         mine["samples"] = data_identity(samples, a_.options.loader).dump();
-        const auto latest = latest_checkpoint(a_.options.trainer.run_dir);
-        mine["the checkpoint in --out"] = latest.path ? latest.path->filename().string() : "none";
+        mine["held-out samples"] = held_out.identity();
         group_.require_same(mine);
     }
 
@@ -164,11 +169,13 @@ private:
     /// `samples`: a manifest or a stream; `count`: how many there are, in words.
     template <class S, class Samples, class M>
     OrderedJson train(S& store, Samples& samples, const std::string& count, M& model) {
-        require_agreement(samples);
+        const HeldOut held_out(a_.held_out, a_.options.loader);
+        require_agreement(samples, held_out);
         group_.share_weights(model);
         const auto ledger = open_ledger(samples);
         const auto trace = open_trace();
-        auto result = TrainingRun(a_, group_, configuration(), plan_)(store, samples, count, model);
+        auto result =
+            TrainingRun(a_, group_, held_out, configuration(), plan_)(store, samples, count, model);
         if (trace) trace->close();
         result["ledger"] = {};
         if (ledger) {

@@ -26,11 +26,8 @@ class TrainingRun {
 public:
     /// All are borrowed. `configuration` and `plan` are for run.json.
     TrainingRun(const TrainArguments& arguments, const TrainingGroup& group,
-                const OrderedJson& configuration, const MemoryPlan& plan)
-        : a_(arguments),
-          group_(group),
-          is_root_(group.member().is_root()),
-          held_out_(a_.held_out, a_.options.loader) {
+                const HeldOut& held_out, const OrderedJson& configuration, const MemoryPlan& plan)
+        : a_(arguments), group_(group), held_out_(held_out), is_root_(group.member().is_root()) {
         if (is_root_) log_.emplace(a_.options.trainer.run_dir).start(configuration, plan);
         best_.open(a_.keep_best ? a_.options.trainer.run_dir / "best" : "");
     }
@@ -154,8 +151,8 @@ private:
 
     const TrainArguments& a_;
     const TrainingGroup& group_;
+    const HeldOut& held_out_;
     bool is_root_;
-    HeldOut held_out_;
     std::optional<RunLog> log_;  // of rank 0
     BestCheckpoint best_;
     std::unique_ptr<Progress> progress_;  // of rank 0

@@ -125,6 +125,15 @@ TEST_CASE("what cannot be carried over is refused") {
     unrecorded.run(more);
     CHECK_THROWS_WITH(write_reference_checkpoint(out.path(), bare.path() / "checkpoint-5"),
                       Catch::Contains("batch_size"));
+    const RunDirectory rows("refused-packed");
+    FakeModel<F32> of_rows;
+    FakeLoader packed(4, 2);
+    o = options(rows.path());
+    o.identity["data"]["pack_tokens"] = 64;
+    Trainer packs(of_rows, o);
+    packs.run(packed);
+    CHECK_THROWS_WITH(write_reference_checkpoint(out.path(), rows.path() / "checkpoint-5"),
+                      Catch::Contains("packed") && Catch::Contains("end of an epoch"));
     FakeModel<Bf16> other;
     AdamW<Cpu> adam(other.device(), other.parameters());
     other.map_.t2d[0] = 0;

@@ -6,7 +6,7 @@ trap 'rm -rf "$out"' EXIT
 bash packaging/install.sh "$out/prefix with space"
 mv "$out/prefix with space" "$out/moved" # CMake packages may be moved; pkg-config files say where they are
 bash packaging/install.sh "$out/prefix"
-want="$(cd include && find -L eyas -name '*.hpp' | sort)" got="$(cd "$out/prefix/include" && find eyas -name '*.hpp' | sort)"
+want="$(cd include && find -L eyas -type f | sort)" got="$(cd "$out/prefix/include" && find eyas -type f | sort)"
 [[ "$want" == "$got" ]] || { echo "not every header was installed"; exit 1; }
 
 # One header for each library that has to be linked.

@@ -2,6 +2,7 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <filesystem>
+#include <fstream>
 #include <iterator>
 #include <set>
 
@@ -142,6 +143,26 @@ TEST_CASE("processes share the held-out samples, and the figures are those of on
                   Approx(one[i].at("acceptance")[k].get<double>()).epsilon(1e-12));
     }
     CHECK(std::filesystem::exists(job.path("two/best/best.json")));
+    // One of rank 1's is bad: rank 0, which does not evaluate it, learns that rank 1 could not go on.
+    const auto bad = job.path("held-out") / std::next(features.begin())->filename();
+    auto bytes = read_text_file(bad);
+    for (auto at = bytes.size() / 2; at < bytes.size() / 2 + 64; ++at) bytes[at] ^= 0x55;
+    std::ofstream(bad, std::ios::binary) << bytes;
+    Pair third(job, words("three"));
+    CHECK(third.first->wait() == 1);
+    CHECK(third.second->wait() == 1);
+    CHECK_THAT(third.first->errors(),
+               Contains("another rank could not evaluate its held-out samples"));
+    CHECK_THAT(third.second->errors(), Contains(std::next(features.begin())->stem().string()));
+    // They do not see the same ones.
+    std::filesystem::remove(bad);
+    auto all = words("four"), other = all;
+    std::filesystem::create_directory(job.path("held-out-2"));
+    std::filesystem::copy(*features.begin(), job.path("held-out-2"));
+    *std::next(std::ranges::find(other, "--eval-features")) = job.path("held-out-2");
+    Pair fourth(job, all, other);
+    CHECK(fourth.second->wait() == 1);
+    CHECK_THAT(fourth.second->errors(), Contains("held-out samples is"));
 }
 
 TEST_CASE("a training goes on with another number of processes, and with as many samples a step") {

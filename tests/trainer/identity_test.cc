@@ -64,6 +64,35 @@ TEST_CASE("in another world samples a step and an epoch must be the same, and al
     CHECK_THAT(refused(a, b), Contains("run: saved null, now {}"));
 }
 
+TEST_CASE("in another world a short batch at the end of an epoch would be another one") {
+    const auto with = [](Json identity, const char* key, const Json& value) {
+        identity["run"]["data"][key] = value;
+        return identity;
+    };
+    // 96 samples go round in worlds of 2 and of 4, not in one of 5.
+    const auto kept = [&](int world, int accumulation, int batches) {
+        return with(identity(world, accumulation, 1, batches), "drop_last", false);
+    };
+    CHECK(identity_to_resume(kept(2, 4, 48), kept(4, 2, 24), "") == kept(2, 4, 48));
+    CHECK_THAT(refused(kept(2, 5, 50), kept(5, 2, 20)), Contains("end of an epoch"));
+    CHECK_THAT(refused(kept(5, 2, 20), kept(2, 5, 50)), Contains("end of an epoch"));
+    auto stream = kept(2, 4, 0);
+    stream["run"]["data"].erase("samples");
+    CHECK_THAT(refused(stream, kept(4, 2, 0)), Contains("end of an epoch"));
+    CHECK_THROWS_AS(identity_to_resume(with(kept(2, 4, 48), "drop_last", "no"), kept(4, 2, 24), ""),
+                    DataError);
+    // Packed rows differ in number from epoch to epoch: only whole rounds are the same everywhere.
+    const auto packed = [&](int world, int accumulation, int batch, int batches) {
+        return with(identity(world, accumulation, batch, batches), "pack_tokens", 64);
+    };
+    CHECK(identity_to_resume(packed(4, 1, 1, 3), packed(2, 1, 2, 3), "") == packed(4, 1, 1, 3));
+    CHECK_THAT(refused(packed(4, 1, 1, 3), packed(2, 2, 1, 6)),
+               Contains("rows_per_round: saved 4.0, now 2.0"));
+    CHECK_THAT(refused(with(packed(4, 1, 1, 3), "drop_last", false),
+                       with(packed(2, 1, 2, 3), "drop_last", false)),
+               Contains("end of an epoch"));
+}
+
 TEST_CASE("a position is the same sample of the epoch in any world") {
     const auto saved = identity(2, 4, 2, 48);
     const auto to = [&](std::int64_t batch, const Json& mine) {

@@ -2,8 +2,11 @@
 
 #include <atomic>
 #include <catch2/catch.hpp>
+#include <chrono>
 #include <future>
+#include <memory>
 #include <stdexcept>
+#include <thread>
 #include <vector>
 
 using eyas::detail::OrderedWork;
@@ -62,6 +65,27 @@ TEST_CASE("drop waits for what has begun and forgets what has not") {
     CHECK(ended);
     release.join();
     work.wait();  // no error is left
+    CHECK(later == 0);
+}
+
+TEST_CASE("drop forgets what has not begun also when what has begun ends well") {
+    OrderedWork work;
+    std::promise<void> begun;
+    std::atomic<int> later = 0;
+    bool forgotten = false;
+    auto token = std::make_shared<int>();  // lives as long as work that has not begun
+    work.post([&, alive = std::weak_ptr<int>(token)] {
+        begun.set_value();
+        const auto deadline = std::chrono::steady_clock::now() + std::chrono::minutes(1);
+        while (!(forgotten = alive.expired()) && std::chrono::steady_clock::now() < deadline)
+            std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    });
+    for (int i = 0; i < 3; ++i) work.post([&, token] { ++later; });
+    token.reset();
+    begun.get_future().wait();
+    work.drop();
+    CHECK(forgotten);
+    work.wait();
     CHECK(later == 0);
 }
 

@@ -49,6 +49,11 @@ inline PickleDict reference_shared_state(const SafetensorsFile& model, const Che
             "identity.run.data.batch_size is not recorded, and the run stopped in "
             "the middle of an epoch",
             where, "Train through Pipeline, which records it");
+    if (s.batch > 0 && data.contains("pack_tokens"))
+        throw ContractError(
+            "samples are packed, which the reference does not do, and the run stopped in the "
+            "middle of an epoch",
+            where, "Write a checkpoint of the end of an epoch");
     PickleDict d;
     d.set("draft_state_dict", std::move(draft));
     d.set("global_step", s.step);

@@ -58,10 +58,10 @@ struct ProbeBlockKernel {
 /// block of threads runs, written as phases:
 /// - `block.each(f)`: every thread calls f(thread); a barrier follows.
 /// - `block.reduce<T>(f, op)`, T a number or detail::Sums: op over all threads' f(thread), the same
-/// value and the same order
-///   of operations everywhere; a barrier follows.
-/// - between phases only values that are the same in all threads are computed; memory is read and
-///   written inside phases alone, and no phase reads what another thread writes in it.
+///   value and the same order of operations everywhere; a barrier follows.
+/// - between phases only values that are the same in all threads are computed; what the kernel
+///   writes is read and written inside phases alone, and no phase reads what another thread writes
+///   in it.
 /// So a processor without such threads runs a block phase by phase, one thread after the other, in
 /// any order, with the same result; and a kernel that would need a barrier inside a phase gives
 /// another result there.

@@ -24,10 +24,7 @@ public:
     CudaProducts(const CudaProducts&) = delete;
     CudaProducts& operator=(const CudaProducts&) = delete;
     ~CudaProducts() {
-        for (auto& [key, p] : plans_) {
-            for (auto layout : {p.a, p.b, p.c}) cublasLtMatrixLayoutDestroy(layout);
-            cublasLtMatmulDescDestroy(p.product);
-        }
+        for (auto& [key, p] : plans_) destroy(p);
         cublasLtDestroy(handle_);
     }
 
@@ -100,10 +97,21 @@ private:
                       e.beta != 0.f};
         const auto it = plans_.find(key);
         if (it != plans_.end()) return it->second;
-        Plan& p = plans_[key];
-        describe(x, p);
-        choose(p, sa, sb, sc, text(x));
-        return p;
+        Plan p;
+        try {
+            describe(x, p);
+            choose(p, sa, sb, sc, text(x));
+            return plans_.emplace(key, p).first->second;
+        } catch (...) {
+            destroy(p);
+            throw;
+        }
+    }
+
+    static void destroy(const Plan& p) {
+        for (auto layout : {p.a, p.b, p.c})
+            if (layout) cublasLtMatrixLayoutDestroy(layout);
+        if (p.product) cublasLtMatmulDescDestroy(p.product);
     }
 
     template <class V>

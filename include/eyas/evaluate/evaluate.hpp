@@ -8,7 +8,9 @@
 
 namespace eyas {
 
-/// Held-out figures of a draft: sums over all batches, so that they do not depend on batching.
+/// Held-out figures of a draft: sums over all batches, so that rates do not depend on batching.
+/// (The loss is a mean over padded rows: it does, unless a batch is one sample or all have one
+/// length.)
 struct Evaluation : MetricTotals {
     std::int64_t samples = 0;
 

@@ -32,7 +32,8 @@ namespace eyas {
 /// them is safe (the trainer: when a checkpoint on disk contains it); so with a consume-once store
 /// nothing is freed that a resumed run would ask for again, and nothing that was only read ahead.
 /// Samples are consumed in the last epoch only. (With a consume-once store and a manifest use a
-/// world that divides the number of samples, so that none is asked for twice.)
+/// world that divides the number of samples, or of packed ones drop_last, so that none is asked for
+/// twice.)
 ///
 /// Failure: batches before a bad one are delivered; then next() throws what the store or the checks
 /// threw, same type, with the sample's id in front, and again on every further call until seek().

@@ -37,10 +37,14 @@ struct LoaderOptions {
     }
 };
 
-/// The same for held-out samples: all of them once, in their order, a sample a row, and none is
-/// acknowledged. So figures do not depend on packing.
+/// The same for held-out samples: all of them once, in their order, a sample a row, whatever the
+/// rank, and none is acknowledged. So figures do not depend on packing. Their batches take what
+/// memory they need.
 inline LoaderOptions held_out_options(LoaderOptions o) {
     o.shuffle = o.drop_last = false;
+    o.rank = 0;
+    o.world = 1;
+    o.ring_bytes = 0;
     o.epochs = 1;
     o.max_len = o.longest_sample();
     o.pack_tokens = 0;

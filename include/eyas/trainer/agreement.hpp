@@ -31,30 +31,40 @@ void all_or_none(C& collective, const std::string& what, const std::string& wher
     } catch (...) {
         failure = std::current_exception();
     }
-    if (!any_rank(collective, failure != nullptr)) return;
+    bool failed = true;
+    try {
+        failed = any_rank(collective, failure != nullptr);
+    } catch (...) {
+        if (!failure) throw;  // else this rank's own tells more
+    }
+    if (!failed) return;
     if (failure) std::rethrow_exception(failure);
     throw OthersError(what, where, "See the message of the rank that failed");
 }
 
+/// A checkpoint, so that ranks can tell whether theirs is the same.
+struct FoundCheckpoint {
+    std::int64_t step = -1;  // none
+    std::uint64_t checksum = 0;
+
+    static FoundCheckpoint of(const LatestCheckpoint& c) {
+        if (!c.path) return {};
+        const auto text = read_text_file(*c.path / state_file);
+        return {c.state.step, xxh3(std::as_bytes(std::span(text)))};
+    }
+    bool operator==(const FoundCheckpoint&) const = default;
+    std::string text() const {
+        return step < 0 ? "no checkpoint"
+                        : "checkpoint " + std::to_string(step) + " (" + hex64(checksum) + ")";
+    }
+};
+
 /// Throws ContractError, on every rank, unless all found the same checkpoint, or none.
 template <class C>
-void require_same_checkpoint(C& collective, const LatestCheckpoint& found,
+void require_same_checkpoint(C& collective, const FoundCheckpoint& found,
                              const std::string& where) {
-    struct Found {
-        std::int64_t step = -1;  // none
-        std::uint64_t checksum = 0;
-        bool operator==(const Found&) const = default;
-        std::string text() const {
-            return step < 0 ? "no checkpoint"
-                            : "checkpoint " + std::to_string(step) + " (" + hex64(checksum) + ")";
-        }
-    };
-    std::vector<Found> all(static_cast<std::size_t>(collective.world()));
-    auto& mine = all[static_cast<std::size_t>(collective.rank())];
-    if (found.path) {
-        const auto text = read_text_file(*found.path / state_file);
-        mine = {found.state.step, xxh3(std::as_bytes(std::span(text)))};
-    }
+    std::vector<FoundCheckpoint> all(static_cast<std::size_t>(collective.world()));
+    all[static_cast<std::size_t>(collective.rank())] = found;
     const std::vector<std::size_t> one_each(all.size(), 1);
     collective.all_gather(std::span(all), one_each);
     for (std::size_t p = 1; p < all.size(); ++p)

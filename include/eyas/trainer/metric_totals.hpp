@@ -73,6 +73,13 @@ struct MetricTotals {
         for (auto* x : {&total_loss, &rows, &tokens, &batches}) *x = *at++;
     }
 
+    /// Of as many TTT steps, nothing.
+    MetricTotals zeros() const {
+        MetricTotals none;
+        none.resize(ttt_length());
+        return none;
+    }
+
     Json to_json() const { return {{"ttt_length", loss.size()}, {"sums", packed()}}; }
 
     /// Throws DataError for anything that to_json() did not make.

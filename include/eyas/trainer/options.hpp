@@ -36,8 +36,10 @@ struct TrainerOptions {
     bool async_checkpoints = true;  // write them from a copy of the state while training goes on
     std::filesystem::path run_dir;  // checkpoint-{step} directories go here; empty: none
     Resume resume = Resume::IfPresent;
-    std::int64_t bucket_bytes = 4 << 20;  // of gradients that ranks exchange in one call, at most
-    TraceRecorder* trace = nullptr;       // told what is done when; outlives the trainer
+    // Of gradients that ranks exchange in one call, at most. Not recorded, but the norm is summed
+    // piece by piece: with another value it may differ in its last bit, and so may what is clipped.
+    std::int64_t bucket_bytes = 4 << 20;
+    TraceRecorder* trace = nullptr;  // told what is done when; outlives the trainer
 };
 
 /// Whether a trainer with these options holds a copy of its state, on rank 0, from which it writes

@@ -4,8 +4,12 @@
 #include <exception>
 #include <functional>
 #include <mutex>
+#include <string>
+#include <system_error>
 #include <thread>
 #include <utility>
+
+#include "eyas/core/error.hpp"
 
 namespace eyas::detail {
 
@@ -26,8 +30,9 @@ public:
         if (thread_.joinable()) thread_.join();
     }
 
+    /// Throws ResourceError where the system has no thread to give.
     void post(std::function<void()> work) {
-        if (!thread_.joinable()) thread_ = std::thread([this] { run(); });
+        if (!thread_.joinable()) start();
         {
             const std::lock_guard lock(mutex_);
             if (!error_) work_.push_back(std::move(work));
@@ -51,6 +56,15 @@ public:
     }
 
 private:
+    void start() {
+        try {
+            thread_ = std::thread([this] { run(); });
+        } catch (const std::system_error& e) {
+            throw ResourceError(std::string("no thread: ") + e.what(), "exchange of gradients",
+                                "Raise the limit of processes and threads (ulimit -u)");
+        }
+    }
+
     void run() {
         std::unique_lock lock(mutex_);
         for (;;) {

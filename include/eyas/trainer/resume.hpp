@@ -37,10 +37,12 @@ template <class C>
 LatestCheckpoint common_checkpoint(C& collective, const std::filesystem::path& run_dir,
                                    Resume resume) {
     LatestCheckpoint latest;
+    FoundCheckpoint found;
     all_or_none<ContractError>(collective, "another rank cannot resume", run_dir.string(), [&] {
         if (!run_dir.empty()) latest = checkpoint_to_resume(run_dir, resume);
+        found = FoundCheckpoint::of(latest);
     });
-    require_same_checkpoint(collective, latest, run_dir.string());
+    require_same_checkpoint(collective, found, run_dir.string());
     return latest;
 }
 

@@ -68,13 +68,19 @@ private:
     static constexpr auto kinds = adamw_state.size();
 
     void make_room() {
+        std::vector<Tensor> tensors;
+        std::vector<NamedBuffer> whole;
+        std::vector<std::size_t> first;
         for (const auto& p : shards_.parameters()) {
-            first_.push_back(whole_.size());
+            first.push_back(whole.size());
             for (std::size_t k = 0; k < (p.receives_gradient ? kinds : 1); ++k) {
-                tensors_.emplace_back(DType::F32, p.value.shape);
-                whole_.push_back({adamw_state[k] + p.name, tensors_.back().mutable_view()});
+                tensors.emplace_back(DType::F32, p.value.shape);
+                whole.push_back({adamw_state[k] + p.name, tensors.back().mutable_view()});
             }
         }
+        tensors_ = std::move(tensors);  // all, or nothing where there was no memory
+        whole_ = std::move(whole);
+        first_ = std::move(first);
     }
 
     void copy_untrained(const std::vector<NamedBuffer>& state) {

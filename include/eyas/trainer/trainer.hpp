@@ -255,7 +255,7 @@ private:
                 optimizer_.set_step_count(s.optimizer_step);
                 step_ = s.step;
                 const auto sums = MetricTotals::from_json(s.metrics, from.path->string());
-                if (collective_.is_root()) interval_ = sums;  // they are over all ranks
+                interval_ = collective_.is_root() ? sums : sums.zeros();  // they are over all ranks
                 done_ = {s.epoch, s.batch};
                 loader.seek(detail::position_at(loader, done_));
                 if (callbacks.on_resume) callbacks.on_resume({*from.path, step_, from.report});
