@@ -143,7 +143,8 @@ TEST_CASE("processes share the held-out samples, and the figures are those of on
                   Approx(one[i].at("acceptance")[k].get<double>()).epsilon(1e-12));
     }
     CHECK(std::filesystem::exists(job.path("two/best/best.json")));
-    // One of rank 1's is bad: rank 0, which does not evaluate it, learns that rank 1 could not go on.
+    // One of rank 1's is bad: rank 0, which does not evaluate it, learns that rank 1 could not go
+    // on.
     const auto bad = job.path("held-out") / std::next(features.begin())->filename();
     auto bytes = read_text_file(bad);
     for (auto at = bytes.size() / 2; at < bytes.size() / 2 + 64; ++at) bytes[at] ^= 0x55;
