@@ -42,7 +42,7 @@ loud_skips() {
 bash tools/setup.sh cmake pkg-config clang libclang-rt-dev libomp-dev || { echo "0 passed, 1 failed, 0 skipped"; exit 1; }
 
 say "format"
-mapfile -t sources < <(git ls-files '*.hpp' '*.cc' 2>/dev/null)
+mapfile -t sources < <(git ls-files '*.hpp' '*.cc' '*.cuh' '*.cu' 2>/dev/null)
 clang-format --dry-run -Werror "${sources[@]}"
 count $?
 
@@ -71,8 +71,14 @@ if ((!quick)); then
   bazel_tests "tests of threads under ThreadSanitizer" --config=tsan --build_tests_only --test_tag_filters=threads //tests/...
 fi
 
-if ! command -v nvidia-smi >/dev/null 2>&1; then
-  echo "note: no GPU here; nothing of eyas uses one yet, so no test was left out for it"
+gpu_tests=(//tests/cuda:cuda_ops_test //tests/cuda:cuda_golden_test)
+if command -v nvidia-smi >/dev/null 2>&1; then
+  bazel_tests "tests on the GPU" "${gpu_tests[@]}"
+else
+  for target in "${gpu_tests[@]}"; do
+    echo "$target: SKIPPED: no GPU here (docs/cuda.md says what ran on one)"
+    skipped=$((skipped + 1))
+  done
 fi
 printf '\n'
 echo "$passed passed, $failed failed, $skipped skipped"

@@ -1,8 +1,10 @@
 // ranks [--shape S|M|tiny] [--tokens T] [--ttt K] [--steps N] [--ranks R] [--bucket-bytes B]
 // [--port P]: trains on R samples a step, in one process with R threads and in R processes with one
 // thread each, joined by Gloo on this machine; prints the speed of both, and which share of the
-// gradients' reduction happened while the model computed.
+// gradients' reduction happened while the model computed. Each of the R processes has a core of its
+// own, as mpirun gives them.
 #include <omp.h>
+#include <sched.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -78,7 +80,18 @@ void add_overlap(const std::filesystem::path& file, Figures& f) {
     }
 }
 
+/// The calling thread, and those that it starts, on the n-th core that this process may use.
+void bind_to_core(int n) {
+    cpu_set_t mine, one;
+    CPU_ZERO(&one);
+    if (::sched_getaffinity(0, sizeof mine, &mine) != 0) return;
+    for (int core = 0; core < CPU_SETSIZE; ++core)
+        if (CPU_ISSET(core, &mine) && n-- == 0) CPU_SET(core, &one);
+    if (CPU_COUNT(&one) == 1) ::sched_setaffinity(0, sizeof one, &one);
+}
+
 Figures train(const bench::Arguments& a, const Rendezvous& r, int threads) {
+    if (r.world > 1) bind_to_core(r.rank);
     omp_set_num_threads(threads);
     const auto& shape = bench::step_shapes().at(a.text("shape"));
     const std::int64_t tokens = a.number("tokens"), steps = a.number("steps") + 1;
