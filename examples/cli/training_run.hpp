@@ -27,8 +27,12 @@ public:
     /// All are borrowed. `configuration` and `plan` are for run.json.
     TrainingRun(const TrainArguments& arguments, const TrainingGroup& group,
                 const HeldOut& held_out, const OrderedJson& configuration, const MemoryPlan& plan)
-        : a_(arguments), group_(group), held_out_(held_out), is_root_(group.member().is_root()) {
-        if (is_root_) log_.emplace(a_.options.trainer.run_dir).start(configuration, plan);
+        : a_(arguments),
+          group_(group),
+          held_out_(held_out),
+          configuration_(configuration),
+          plan_(plan),
+          is_root_(group.member().is_root()) {
         best_.open(a_.keep_best ? a_.options.trainer.run_dir / "best" : "");
     }
 
@@ -38,6 +42,8 @@ public:
     OrderedJson operator()(S& store, Samples& samples, const std::string& count, M& model) {
         Pipeline<S, Trainer<M, TrainingGroup::Member>> pipeline(store, samples, model, a_.options,
                                                                 group_.member());
+        // Only now: a training that is refused leaves nothing in the run directory.
+        if (is_root_) log_.emplace(a_.options.trainer.run_dir).start(configuration_, plan_);
         std::printf("%s samples from %s, draft of %.2f M parameters, TTT length %lld, %s\n",
                     count.c_str(), a_.store.uri.c_str(),
                     static_cast<double>(model.parameter_count()) / 1e6,
@@ -152,6 +158,8 @@ private:
     const TrainArguments& a_;
     const TrainingGroup& group_;
     const HeldOut& held_out_;
+    const OrderedJson& configuration_;
+    const MemoryPlan& plan_;
     bool is_root_;
     std::optional<RunLog> log_;  // of rank 0
     BestCheckpoint best_;
