@@ -54,7 +54,10 @@ Tensor random_tensor(const Shape& shape, unsigned seed) {
 /// weights is started.
 class QuietCpu : public Cpu {
 public:
-    using Cpu::matmul, Cpu::pack;
+    template <class T>
+    void matmul(const Matmul<T, float>& x) const {
+        Cpu::matmul(x);
+    }
     template <class T>
     void matmul(const PackedMatmul<T>& x) const {
         uncounted([&] { Cpu::matmul(x); });

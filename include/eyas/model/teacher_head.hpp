@@ -28,7 +28,7 @@ public:
     /// lm_head [V, Dt]. The map was checked to fit. `packs`: hold packed what can be.
     template <Device Dev>
     TeacherHead(const Dev& device, const TensorView& lm_head, const VocabMap& map, bool packs)
-        : width_(lm_head.shape[1]), draft_vocab_(map.draft_vocab_size()), packs_(packs) {
+        : width_(lm_head.shape[1]), draft_vocab_(map.draft_vocab_size()) {
         Tensor rows(dtype_of<T>, lm_head.shape), order(DType::I64, {map.vocab_size()});
         const auto ids = order.as<std::int64_t>();
         std::size_t next = 0;
@@ -44,7 +44,8 @@ public:
                          {rows.mutable_view().data + r * to_row, dtype_of<T>, {width_}});
         rows_ = on_device(device, std::move(rows));
         ids_ = on_device(device, std::move(order));
-        pack(device);
+        cut();
+        if (packs) pack(device);
     }
 
     std::int64_t width() const { return width_; }                   // Dt
@@ -64,29 +65,25 @@ public:
         rows.resize(static_cast<std::size_t>(n));
         start_rows(device, rows.data(), n);
         tile.resize(static_cast<std::size_t>(tile_elements(n, ids_.elements() - draft_vocab_)));
-        for_each_tile([&](std::int64_t begin, std::int64_t count) {
-            float* to = begin == 0 ? z : tile.data();
-            linear_unrounded(device, states, weight(device, begin, count), to, n);
-            if constexpr (!std::same_as<T, float>) round_in_place<T>(device, to, n * count);
-            visit_rows(device, rows.data(), to, n, ids(begin), count);
-        });
+        for (const auto& t : tiles_) {
+            float* to = t.begin == 0 ? z : tile.data();
+            linear_unrounded(device, states, weight(t), to, n);
+            if constexpr (!std::same_as<T, float>) round_in_place<T>(device, to, n * t.count);
+            visit_rows(device, rows.data(), to, n, ids(t.begin), t.count);
+        }
     }
 
 private:
-    /// f(first row, rows): the draft's tokens, then tiles of the rest.
-    template <class F>
-    void for_each_tile(const F& f) const {
-        f(std::int64_t{0}, draft_vocab_);
-        for (auto begin = draft_vocab_; begin < ids_.elements(); begin += vocabulary_tile)
-            f(begin, std::min(vocabulary_tile, ids_.elements() - begin));
-    }
+    /// Rows that are multiplied at once: the draft's tokens, then tiles of the rest.
+    struct Tile {
+        std::int64_t begin, count;
+        bool packed = false;
+    };
 
-    template <Device Dev>
-    bool packed([[maybe_unused]] const Dev& device, [[maybe_unused]] std::int64_t count) const {
-        if constexpr (PackingDevice<Dev> && std::same_as<T, float>)
-            return packs_ && device.packs(count, width_);
-        else
-            return false;
+    void cut() {
+        tiles_.push_back({0, draft_vocab_});
+        for (auto begin = draft_vocab_; begin < ids_.elements(); begin += vocabulary_tile)
+            tiles_.push_back({begin, std::min(vocabulary_tile, ids_.elements() - begin)});
     }
 
     /// Tile by tile in its own place.
@@ -94,21 +91,20 @@ private:
     void pack([[maybe_unused]] const Dev& device) {
         if constexpr (PackingDevice<Dev> && std::same_as<T, float>) {
             std::vector<float> plain;
-            for_each_tile([&](std::int64_t begin, std::int64_t count) {
-                if (!packed(device, count)) return;
-                float* tile = rows_.template as<float>().data() + begin * width_;
-                plain.assign(tile, tile + count * width_);
-                device.pack(plain.data(), count, width_, tile);
-            });
+            for (auto& t : tiles_) {
+                t.packed = device.packs(t.count, width_);
+                if (!t.packed) continue;
+                float* tile = rows_.template as<float>().data() + t.begin * width_;
+                plain.assign(tile, tile + t.count * width_);
+                device.pack(plain.data(), t.count, width_, tile);
+            }
         }
     }
 
-    template <Device Dev>
-    LinearWeight<T> weight(const Dev& device, std::int64_t begin, std::int64_t count) const {
-        const T* tile = rows_.template as<T>().data() + begin * width_;
-        LinearWeight<T> w{tile, count, width_};
+    LinearWeight<T> weight(const Tile& t) const {
+        LinearWeight<T> w{rows_.template as<T>().data() + t.begin * width_, t.count, width_};
         if constexpr (std::same_as<T, float>)
-            if (packed(device, count)) w.packed = tile;
+            if (t.packed) w.packed = w.plain;
         return w;
     }
     const std::int64_t* ids(std::int64_t begin) const {
@@ -116,9 +112,9 @@ private:
     }
 
     std::int64_t width_, draft_vocab_;
-    bool packs_;
     Tensor rows_;  // [V, Dt]
     Tensor ids_;   // [V] target id of each row
+    std::vector<Tile> tiles_;
 };
 
 }  // namespace eyas
