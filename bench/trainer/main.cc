@@ -5,7 +5,7 @@
 // the same matrix products alone in the same run (with --roofline 0 without them), and prints the
 // memory the step adds and the process's highest; with --stages 1 also where the time goes, and
 // with --saves-in how long training stands still for checkpoints in DIR. A fraction F of the rows
-// is in the loss.
+// is in the loss. N steps are timed after one that warms up; with --steps 0 that one is.
 #include <cmath>
 #include <cstdio>
 #include <cstring>

@@ -47,7 +47,7 @@ using DnnlPostOps = DnnlObject<dnnl_post_ops_t, dnnl_post_ops_destroy>;
 /// Products x W^T of one weight W [out, in] with W in blocks, laid out once for many of them: a
 /// 1x1 convolution over a line of `rows` points. Its kernels read such blocks directly, where a
 /// plain product copies or strides over W every time (0.6 of the rate below 270 rows with AVX2).
-/// oneDNN keeps the generated code of each number of rows. Callable from any thread.
+/// oneDNN keeps the code that it generates for a number of rows. Callable from any thread.
 class PackedProduct {
 public:
     PackedProduct(std::int64_t out, std::int64_t in) : out_(out), in_(in) {
