@@ -8,6 +8,7 @@
 #include "eyas/collective/collective.hpp"
 #include "eyas/collective/rendezvous.hpp"
 #include "eyas/core/json.hpp"
+#include "eyas/core/stop_signals.hpp"
 #ifdef EYAS_CLI_GLOO
 #include "eyas/collective/gloo.hpp"
 #endif
@@ -54,6 +55,7 @@ public:
     void join(std::chrono::seconds timeout) {
         auto r = rendezvous_from_environment();
         r.timeout = timeout;
+        r.interrupt = &stop_requested();
 #ifdef EYAS_CLI_GLOO
         gloo_ = std::make_shared<Gloo>(r);
 #else
