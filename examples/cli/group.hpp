@@ -4,6 +4,7 @@
 #include <string>
 #include <utility>
 
+#include "eyas/checkpoint/on_host.hpp"
 #include "eyas/checkpoint/state.hpp"
 #include "eyas/collective/collective.hpp"
 #include "eyas/collective/rendezvous.hpp"
@@ -92,7 +93,10 @@ public:
     template <class M>
     void share_weights(M& model) const {
         auto all = member();
-        for (const auto& p : model.parameters()) all.broadcast(p.value.bytes());
+        if (all.world() == 1) return;
+        const auto host = eyas::detail::weights_on_host(model);
+        for (const auto& p : host.content().parameters) all.broadcast(p.value.bytes());
+        host.put_back();
     }
 
     /// Root's answer, for all.
