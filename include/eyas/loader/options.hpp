@@ -57,6 +57,7 @@ struct LoaderPosition {
     std::int64_t epoch = 0;
     std::int64_t batch = 0;
     friend auto operator<=>(const LoaderPosition&, const LoaderPosition&) = default;
+    friend bool operator==(const LoaderPosition&, const LoaderPosition&) = default;  // for nvcc
 };
 
 namespace detail {
