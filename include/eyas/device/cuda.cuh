@@ -12,11 +12,11 @@
 
 namespace eyas {
 
-/// An NVIDIA GPU: kernels over blocks, cuBLASLt for products, one stream, memory from its pool.
-/// Calls return before the work is done, except those that give the host something. Copies share
-/// the stream and the pool, which live until the last one goes; so a Cuda must outlive its tensors.
-/// One thread at a time. Errors are ResourceErrors that name the call; the work that failed may be
-/// an earlier call's.
+/// An NVIDIA GPU: kernels over blocks, cuBLASLt for products, one stream, memory from its pool; a
+/// second stream carries large arrays to it. Calls return before the work is done, except those
+/// that give the host something. Copies share the streams and the pool, which live until the last
+/// one goes; so a Cuda must outlive its tensors. One thread at a time. Errors are ResourceErrors
+/// that name the call; the work that failed may be an earlier call's.
 class Cuda {
 public:
     static constexpr std::string_view name = "cuda";
