@@ -85,8 +85,8 @@ public:
 
     /// Waits for all work so far.
     void synchronize() const {
-        context_->memory().check();
         detail::check_cuda(cudaStreamSynchronize(context_->stream()), "cudaStreamSynchronize");
+        context_->memory().check();  // when nothing is under way to the host any more
     }
     /// The most bytes of the pool that were in use at a time.
     std::uint64_t peak_bytes() const { return context_->memory().peak(); }
