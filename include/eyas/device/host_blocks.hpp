@@ -5,6 +5,7 @@
 #include <cstring>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -17,7 +18,7 @@ namespace eyas {
 namespace detail {
 
 /// Memory that only its device may touch: pages without access, opened while the device works.
-/// What is given ends at a page that is never opened, give or take its alignment.
+/// What is given ends at a page that is never opened, give or take its alignment. Any thread.
 class GuardedMemory final : public MemoryResource {
 public:
     static constexpr std::size_t page = 4096;
@@ -29,19 +30,23 @@ public:
             throw ResourceError("no memory for " + std::to_string(bytes) + " bytes", "HostBlocks",
                                 "Use smaller batches");
         auto* base = static_cast<std::byte*>(p);
+        const std::lock_guard lock(mutex_);
         pieces_[base + pages - inside] = {base, pages};
-        if (open_ > 0) protect(PROT_READ | PROT_WRITE);
+        if (open_ > 0) ::mprotect(base, pages, PROT_READ | PROT_WRITE);
         return base + pages - inside;
     }
     void release(std::byte* p) noexcept override {
+        const std::lock_guard lock(mutex_);
         const auto it = pieces_.find(p);
         ::munmap(it->second.base, it->second.pages + page);
         pieces_.erase(it);
     }
     void open() {
+        const std::lock_guard lock(mutex_);
         if (open_++ == 0) protect(PROT_READ | PROT_WRITE);
     }
     void close() {
+        const std::lock_guard lock(mutex_);
         if (--open_ == 0) protect(PROT_NONE);
     }
 
@@ -53,6 +58,7 @@ private:
     void protect(int access) {
         for (const auto& [p, piece] : pieces_) ::mprotect(piece.base, piece.pages, access);
     }
+    std::mutex mutex_;
     std::map<std::byte*, Piece> pieces_;
     int open_ = 0;
 };
@@ -96,7 +102,7 @@ private:
 /// A GPU's stand-in on the host, for tests: it runs the kernels of a GPU block by block and thread
 /// by thread, and its memory is closed to everybody else, so a loop of the host over a device's
 /// array, or a read past its end, is a fault. Products are Cpu's. Slow. Copies share one memory;
-/// one thread.
+/// one thread drives it, any may copy.
 class HostBlocks {
 public:
     static constexpr std::string_view name = "host-blocks";
@@ -152,6 +158,8 @@ public:
     }
 
     MemoryResource* memory() const { return memory_.get(); }
+    struct Mark {};  // its calls are done when they return
+    Mark mark() const { return {}; }
     void upload(const void* from, void* to, std::size_t n) const { copy(from, to, n); }
     void download(const void* from, void* to, std::size_t n) const { copy(from, to, n); }
     void copy(const void* from, void* to, std::size_t bytes) const {
