@@ -8,7 +8,6 @@
 #include "eyas/eyas.hpp"
 #include "eyas/ops/block/all.hpp"
 #include "tests/checkpoint/run_directory.hpp"
-#include "tests/collective/thread_group.hpp"
 #include "tests/pipeline/tiny_draft.hpp"
 
 using namespace eyas;
@@ -95,17 +94,4 @@ TEMPLATE_TEST_CASE("packed rows on a device with its own memory", "", F32, Bf16)
     // Sums in another order; in bfloat16 a few of a step's many roundings go the other way.
     for (std::size_t i = 0; i < got.size(); ++i)
         CHECK(got[i] == Approx(want[i]).epsilon(std::same_as<TestType, F32> ? 1e-5 : 1e-3));
-}
-
-TEST_CASE("several ranks on devices with their own memory are refused") {
-    test::ThreadGroup group(2);
-    const auto errors = test::on_both([&](int r) {
-        TinyDraft<F32, HostBlocks> draft;
-        Trainer<Eagle3<HostBlocks, F32>, test::ThreadMember>(*draft.model, TrainerOptions(),
-                                                             test::ThreadMember(group, r));
-    });
-    for (const auto& e : errors) {
-        CHECK_THAT(e, Catch::Contains("memory of its own") && Catch::Contains("2 ranks"));
-        CHECK_THAT(e, Catch::Contains("Train in one process"));
-    }
 }
