@@ -1,5 +1,5 @@
 #pragma once
-#include <cuda_runtime.h>
+#include <cuda_runtime_api.h>
 
 #include <cstdint>
 #include <memory>
@@ -8,79 +8,10 @@
 #include "eyas/device/block.hpp"
 #include "eyas/device/block_product.hpp"
 #include "eyas/device/cuda_context.cuh"
+#include "eyas/device/cuda_launch.cuh"
+#include "eyas/device/cuda_mark.cuh"
 
 namespace eyas {
-
-namespace detail {
-
-/// The block of threads that runs a kernel on a GPU. (The host never calls it; it compiles there
-/// because kernels are made for both.)
-class CudaBlock {
-public:
-    EYAS_HD std::int64_t index() const {
-#ifdef __CUDA_ARCH__
-        return blockIdx.x;
-#else
-        return 0;
-#endif
-    }
-    EYAS_HD int threads() const {
-#ifdef __CUDA_ARCH__
-        return static_cast<int>(blockDim.x);
-#else
-        return 0;
-#endif
-    }
-
-    template <class F>
-    EYAS_HD void each([[maybe_unused]] F f) const {
-#ifdef __CUDA_ARCH__
-        f(static_cast<int>(threadIdx.x));
-        __syncthreads();
-#endif
-    }
-
-    /// Within warps by halves, then warp after warp.
-    template <class T, class F, class O>
-    EYAS_HD T reduce([[maybe_unused]] F f, [[maybe_unused]] O op) const {
-#ifdef __CUDA_ARCH__
-        __shared__ T of_warp[32];
-        T v = f(static_cast<int>(threadIdx.x));
-        for (int half = 16; half > 0; half /= 2) v = op(v, of_lane(v, half));
-        if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = v;
-        __syncthreads();
-        T all = of_warp[0];
-        for (unsigned w = 1; w < blockDim.x / 32; ++w) all = op(all, of_warp[w]);
-        __syncthreads();
-        return all;
-#else
-        return T{};
-#endif
-    }
-
-private:
-#ifdef __CUDA_ARCH__
-    template <class T>
-    __device__ static T of_lane(T v, int distance) {
-        return __shfl_xor_sync(~0u, v, distance);
-    }
-    template <int N>
-    __device__ static Sums<N> of_lane(const Sums<N>& v, int distance) {
-        Sums<N> other;
-        for (int i = 0; i < N; ++i) other.of[i] = __shfl_xor_sync(~0u, v.of[i], distance);
-        return other;
-    }
-#endif
-};
-
-template <class K>
-__global__ void __launch_bounds__(512) run_block(const __grid_constant__ K kernel) {
-    __shared__ typename K::Shared shared;
-    CudaBlock block;
-    kernel(block, shared);
-}
-
-}  // namespace detail
 
 /// An NVIDIA GPU: kernels over blocks, cuBLASLt for products, one stream, memory from its pool.
 /// Calls return before the work is done, except those that give the host something. Copies share
@@ -99,9 +30,8 @@ public:
     template <class K>
     void launch(std::int64_t blocks, int threads, const K& kernel) const {
         if (blocks == 0) return;
-        detail::run_block<K><<<static_cast<unsigned>(blocks), static_cast<unsigned>(threads), 0,
-                               context_->stream()>>>(kernel);
-        detail::check_cuda(cudaGetLastError(), "launch of a kernel");
+        detail::launch_kernel(blocks, threads, context_->stream(), kernel);
+        detail::check_cuda(cudaGetLastError(), "cudaGetLastError after the launch of a kernel");
     }
     template <class F>
     void for_each(std::int64_t n, F f) const {
@@ -150,6 +80,9 @@ public:
                                "cudaMemsetAsync");
     }
 
+    /// How far the work has come: other streams of this GPU can be held back until then.
+    CudaMark mark() const { return CudaMark(context_->stream()); }
+    int ordinal() const { return context_->ordinal(); }
     /// Waits for all work so far.
     void synchronize() const {
         detail::check_cuda(cudaStreamSynchronize(context_->stream()), "cudaStreamSynchronize");
