@@ -8,6 +8,8 @@
 
 #include "eyas/collective/collective.hpp"
 #include "eyas/core/bfloat16.hpp"
+#include "eyas/device/mark.hpp"
+#include "eyas/device/transfer.hpp"
 
 namespace eyas::conformance {
 
@@ -89,6 +91,78 @@ void check_shards(C& group, std::size_t largest) {
             for (auto i = begin; i < end; ++i) detail::must(v[i] == sum[i], "reduce_scatter", n);
             detail::check_gathers<float>(group, counts, n);
             if (n < 10'000) detail::check_gathers<BFloat16>(group, counts, n);
+        }
+}
+
+/// Sums are made in the order of the ranks, element by element: their bits depend on nothing else.
+/// Every rank calls it.
+template <class T, class C>
+void check_order_of_sums(C& group, std::size_t n) {
+    auto sum = values_of_rank<T>(0, n);
+    for (int p = 1; p < group.world(); ++p) {
+        const auto term = values_of_rank<T>(p, n);
+        for (std::size_t i = 0; i < n; ++i) sum[i] += term[i];
+    }
+    auto v = values_of_rank<T>(group.rank(), n);
+    group.all_reduce(std::span(v));
+    detail::must(v == sum, "the order of a sum", n);
+}
+
+/// The bits of every root, everywhere. Every rank calls it.
+template <class C>
+void check_broadcast(C& group, std::size_t n) {
+    for (int root = 0; root < group.world(); ++root) {
+        auto v = values_of_rank<float>(group.rank(), n);
+        group.broadcast(std::as_writable_bytes(std::span(v)), root);
+        detail::must(v == values_of_rank<float>(root, n), "broadcast", n);
+    }
+}
+
+namespace detail {
+/// What a device works on becomes what call(span) makes of `values` there.
+template <class T, class D, class F>
+std::vector<T> on_device(const D& device, std::vector<T> values, F&& call) {
+    Tensor t(dtype_of<T>, {static_cast<std::int64_t>(values.size())}, device.memory());
+    upload(device, std::span<const T>(values), t.template as<T>().data());
+    call(t.template as<T>());
+    download(device, t.template as<T>().data(), std::span(values));
+    return values;
+}
+}  // namespace detail
+
+/// reduce_scatter and all_gather of what a device works on, as those of what the host has. Every
+/// rank calls it.
+template <class C, class D>
+void check_device_shards(C& group, const D& device, std::size_t largest) {
+    detail::must(group.reaches(device), "reach", 0);
+    for (const std::size_t n : {std::size_t{1}, std::size_t{10}, std::size_t{4097}, largest})
+        for (const auto& counts : cuts(n, group.world())) {
+            const auto mine = values_of_rank<float>(group.rank(), n);
+            auto sum = mine;
+            group.all_reduce(std::span(sum));
+            const auto got = detail::on_device(device, mine, [&](std::span<float> v) {
+                group.reduce_scatter(v, counts, mark_of(device));
+            });
+            std::size_t begin = 0;
+            for (int p = 0; p < group.rank(); ++p) begin += counts[static_cast<std::size_t>(p)];
+            const auto end = begin + counts[static_cast<std::size_t>(group.rank())];
+            for (auto i = begin; i < end; ++i)
+                detail::must(got[i] == sum[i], "reduce_scatter on a device", n);
+            const auto gathered = [&]<class T>(T) {
+                const auto values = [n](int rank) {
+                    std::vector<T> v;
+                    for (const auto x : values_of_rank<float>(rank, n)) v.push_back(T(x));
+                    return v;
+                };
+                const auto all = detail::on_device(
+                    device, values(group.rank()),
+                    [&](std::span<T> v) { group.all_gather(v, counts, mark_of(device)); });
+                const auto whole = detail::shards_of<T>(counts, values);
+                return std::ranges::equal(std::as_bytes(std::span(all)),
+                                          std::as_bytes(std::span(whole)));
+            };
+            detail::must(gathered(float{}), "all_gather on a device", n);
+            detail::must(gathered(BFloat16{}), "all_gather on a device", n);
         }
 }
 

@@ -52,7 +52,10 @@ public:
         if (!comm_) return;
         try {
             use_gpu();
-            if (std::uncaught_exceptions() > 0) return void(abort());
+            if (std::uncaught_exceptions() > 0) {
+                abort();
+                return;
+            }
             doing_ = "leaving the group";
             timeout_ = std::min(timeout_, most_farewell);
             check("ncclCommFinalize", ncclCommFinalize(comm_));

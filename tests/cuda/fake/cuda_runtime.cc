@@ -271,7 +271,7 @@ cudaError_t cudaStreamQuery(cudaStream_t stream) {
         if (on->done == on->queued) return cudaSuccess;
         next = on->done + 1;
     }
-    work_off(on, next);  // who asks often enough sees it end
+    work_off(on, next, false);  // who asks often enough sees it end
     return cudaErrorNotReady;
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
@@ -328,7 +328,7 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
         if (!e.stream || e.stream->done >= e.after) return cudaSuccess;
         next = e.stream->done + 1;
     }
-    work_off(e.stream, next);  // who asks often enough sees it end
+    work_off(e.stream, next, false);  // who asks often enough sees it end
     return cudaErrorNotReady;
 }
 

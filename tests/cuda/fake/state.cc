@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <thread>
 
 #include "fake_cuda.hpp"
 
@@ -160,25 +161,37 @@ std::shared_ptr<Stream> stream_of(cudaStream_t stream, const char* call) {
     return it->second;
 }
 
-void enqueue_on(const std::shared_ptr<Stream>& stream, const char* what,
-                std::function<void()> work) {
+namespace {
+void add_work(const std::shared_ptr<Stream>& stream, Work work) {
     auto& s = State::get();
     std::uint64_t until = 0;
     bool at_once = false;
     {
         const std::lock_guard lock(s.mutex);
-        stream->waiting.push_back({what, std::move(work)});
+        stream->waiting.push_back(std::move(work));
         until = ++stream->queued;
         at_once = s.eager;
     }
-    if (at_once) work_off(stream, until);
+    if (at_once) work_off(stream, until, false);
+}
+}  // namespace
+
+void enqueue_on(const std::shared_ptr<Stream>& stream, const char* what,
+                std::function<void()> work) {
+    add_work(stream, {what, [work = std::move(work)] {
+                          work();
+                          return true;
+                      }});
 }
 
 void enqueue(cudaStream_t stream, const char* what, std::function<void()> work) {
     if (const auto s = stream_of(stream, what)) enqueue_on(s, what, std::move(work));
 }
+void enqueue_attempts(cudaStream_t stream, const char* what, std::function<bool()> attempt) {
+    if (const auto s = stream_of(stream, what)) add_work(s, {what, std::move(attempt)});
+}
 
-void work_off(const std::shared_ptr<Stream>& stream, std::uint64_t until) {
+void work_off(const std::shared_ptr<Stream>& stream, std::uint64_t until, bool patient) {
     auto& s = State::get();
     {
         const std::lock_guard lock(s.mutex);
@@ -193,9 +206,12 @@ void work_off(const std::shared_ptr<Stream>& stream, std::uint64_t until) {
         stream->waiting.pop_front();
         now_working = work.what;
         lock.unlock();
-        work.run();
+        const bool done = work.run();
+        if (!done) std::this_thread::yield();
         lock.lock();
-        ++stream->done;
+        stream->done += done ? 1 : 0;
+        if (!done) stream->waiting.push_front(std::move(work));
+        if (!done && !patient) break;
     }
     now_working = outer;
     s.device_memory.close();
