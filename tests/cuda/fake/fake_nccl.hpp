@@ -17,9 +17,7 @@
 /// fake_cuda::fail(call, nth, status) makes calls fail, fake_cuda::alive tells what was left.
 namespace eyas::fake_nccl {
 
-/// The rank's communicators learn from now on that a connection broke (ncclRemoteError).
-void lose_connection(int rank);
-/// Forgets that.
-void reset();
+/// Whether connections break: all communicators learn of it then, when they are asked.
+void broken(bool yes);
 
 }  // namespace eyas::fake_nccl

@@ -55,7 +55,7 @@ struct Rank {
 std::mutex mutex;  // guards all; never held while CUDA's fake is called with work to do
 std::map<std::string, std::shared_ptr<Group>> groups;
 std::map<ncclComm_t, std::shared_ptr<Rank>> ranks;
-int lost_rank = -1;
+bool network_broken = false;
 constexpr int asked_before_ready = 2;
 
 thread_local int depth = 0;  // of groups
@@ -181,11 +181,10 @@ void forget(ncclComm_t comm, Rank& me) {
 
 }  // namespace
 
-void eyas::fake_nccl::lose_connection(int rank) {
+void eyas::fake_nccl::broken(bool yes) {
     const std::lock_guard lock(mutex);
-    lost_rank = rank;
+    network_broken = yes;
 }
-void eyas::fake_nccl::reset() { lose_connection(-1); }
 
 extern "C" {
 
@@ -243,7 +242,7 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* state) {
     std::vector<std::shared_ptr<Batch>> to_stream;
     {
         const std::lock_guard lock(mutex);
-        if (lost_rank == me->rank) me->broken = ncclRemoteError;
+        if (network_broken) me->broken = ncclRemoteError;
         *state = me->broken;
         if (*state == ncclSuccess && !is_ready(*me, to_stream)) *state = ncclInProgress;
     }
@@ -297,13 +296,13 @@ ncclResult_t ncclCommFinalize(ncclComm_t comm) {
     return ncclInProgress;
 }
 ncclResult_t ncclCommDestroy(ncclComm_t comm) {
-    EYAS_FAKE_ENTER("ncclCommDestroy");
+    const auto planned = enter("ncclCommDestroy");
     const auto me = rank_of(comm, "ncclCommDestroy");
     if (!me || !fake::remove_handle("communicator", comm, "ncclCommDestroy"))
         return ncclInvalidArgument;
     if (!me->finalized) refused("ncclCommDestroy", "it was not finalized");
     forget(comm, *me);
-    return ncclSuccess;
+    return planned;
 }
 ncclResult_t ncclCommAbort(ncclComm_t comm) {
     const auto planned = enter("ncclCommAbort");
