@@ -23,7 +23,7 @@ class GroupTraining {
 public:
     using Device = typename Group::DeviceType;
     using Member = typename Group::MemberType;
-    static constexpr std::int64_t global_batch = 4, steps = 6;
+    static constexpr std::int64_t global_batch = 4, samples = 8, steps = 4;
 
     explicit GroupTraining(const std::filesystem::path& features) : features_(features) {}
 

@@ -24,14 +24,16 @@ struct BlocksGroup {
 
 TEST_CASE("ranks on devices of their own agree, and with one rank but for rounding") {
     const test::RunDirectory work("blocks-ranks");
-    test::write_features(work.path() / "features", 12, DType::F32);
+    test::write_features(work.path() / "features", test::GroupTraining<BlocksGroup>::samples,
+                         DType::F32);
     test::check_ranks_agree<BlocksGroup>(work.path() / "features");
 }
 
 TEMPLATE_TEST_CASE("ranks on devices of their own stop, and another number of them goes on", "",
                    F32, Bf16) {
     const test::RunDirectory work("blocks-ranks-resume");
-    test::write_features(work.path() / "features", 12, DType::F32);
+    test::write_features(work.path() / "features", test::GroupTraining<BlocksGroup>::samples,
+                         DType::F32);
     test::check_ranks_resume<BlocksGroup, TestType>(work.path(), work.path() / "features");
 }
 

@@ -1,6 +1,7 @@
 // The functions of NCCL that eyas calls; fake_nccl.hpp says what they do here.
 #include <nccl.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <deque>
@@ -25,7 +26,8 @@ struct Transfer {
     std::byte* data;
     std::size_t bytes;
     ncclDataType_t type;
-    bool done = false;
+    bool taken = false;                        // of a send
+    std::shared_ptr<Transfer> from = nullptr;  // of a receive, once its send is there
 };
 struct Batch {
     cudaStream_t stream;
@@ -97,8 +99,9 @@ std::size_t size_of(ncclDataType_t type) {
     }
 }
 
-/// Moves what can be moved; whether nothing is left to wait for. With the mutex.
-bool move_on(Rank& me, Batch& batch) {
+/// Posts this rank's sends, once, and finds the peers' for what it receives; whether all are there.
+/// With the mutex.
+bool have_met(Rank& me, Batch& batch) {
     if (me.gone || me.broken != ncclSuccess) return true;
     auto& sends = me.group->sends;
     if (!std::exchange(batch.posted, true))
@@ -106,26 +109,57 @@ bool move_on(Rank& me, Batch& batch) {
             if (t->is_send) sends[{me.rank, t->peer}].push_back(t);
     bool all = true;
     for (const auto& t : batch.transfers) {
+        if (t->is_send || t->from) continue;
         auto& queue = sends[{t->peer, me.rank}];
-        if (!t->is_send && !t->done && !queue.empty()) {
-            const auto from = queue.front();
-            queue.pop_front();
-            from->done = t->done = true;
-            if (from->bytes != t->bytes || from->type != t->type) {
-                me.broken = ncclInternalError;
-                fake::misuse("rank " + std::to_string(t->peer) + " sends " +
-                             std::to_string(from->bytes) + " bytes of type " +
-                             std::to_string(from->type) + ", rank " + std::to_string(me.rank) +
-                             " receives " + std::to_string(t->bytes) + " of type " +
-                             std::to_string(t->type));
-            } else if (fake::device_range("ncclSend", from->data, from->bytes) &&
-                       fake::device_range("ncclRecv", t->data, t->bytes)) {
-                std::memcpy(t->data, from->data, t->bytes);
-            }
-        }
-        all = all && t->done;
+        all = all && !queue.empty();
+        if (queue.empty()) continue;
+        t->from = queue.front();
+        queue.pop_front();
     }
     return all;
+}
+
+/// Fills what this rank receives. With the mutex.
+void receive(Rank& me, Batch& batch) {
+    if (me.gone || me.broken != ncclSuccess) return;
+    for (const auto& t : batch.transfers) {
+        if (t->is_send) continue;
+        const auto& from = *t->from;
+        if (from.bytes != t->bytes || from.type != t->type) {
+            me.broken = ncclInternalError;
+            fake::misuse("rank " + std::to_string(t->peer) + " sends " +
+                         std::to_string(from.bytes) + " bytes of type " +
+                         std::to_string(from.type) + ", rank " + std::to_string(me.rank) +
+                         " receives " + std::to_string(t->bytes) + " of type " +
+                         std::to_string(t->type));
+        } else if (fake::device_range("ncclSend", from.data, from.bytes) &&
+                   fake::device_range("ncclRecv", t->data, t->bytes)) {
+            std::memcpy(t->data, from.data, t->bytes);
+        }
+        t->from->taken = true;
+    }
+}
+
+/// With the mutex.
+bool all_taken(const Rank& me, const Batch& batch) {
+    return me.gone || me.broken != ncclSuccess ||
+           std::ranges::all_of(batch.transfers,
+                               [](const auto& t) { return !t->is_send || t->taken; });
+}
+
+/// Into the batch's stream, when it is its turn.
+void enqueue(const std::shared_ptr<Rank>& me, const std::shared_ptr<Batch>& batch) {
+    const auto locked = [](auto f) {
+        return [f] {
+            const std::lock_guard lock(mutex);
+            return f();
+        };
+    };
+    fake::enqueue_when(batch->stream, "NCCL's receives",
+                       locked([=] { return have_met(*me, *batch); }),
+                       locked([=] { receive(*me, *batch); }));
+    fake::enqueue_when(batch->stream, "NCCL's sends",
+                       locked([=] { return all_taken(*me, *batch); }), [] {});
 }
 
 /// Whether what is under way has ended; batches go to their streams then. With the mutex.
@@ -246,11 +280,7 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* state) {
         *state = me->broken;
         if (*state == ncclSuccess && !is_ready(*me, to_stream)) *state = ncclInProgress;
     }
-    for (const auto& batch : to_stream)
-        fake::enqueue_attempts(batch->stream, "NCCL's sends and receives", [me, batch] {
-            const std::lock_guard lock(mutex);
-            return move_on(*me, *batch);
-        });
+    for (const auto& batch : to_stream) enqueue(me, batch);
     return ncclSuccess;
 }
 

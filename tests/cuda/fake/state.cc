@@ -178,17 +178,16 @@ void add_work(const std::shared_ptr<Stream>& stream, Work work) {
 
 void enqueue_on(const std::shared_ptr<Stream>& stream, const char* what,
                 std::function<void()> work) {
-    add_work(stream, {what, [work = std::move(work)] {
-                          work();
-                          return true;
-                      }});
+    add_work(stream, {what, std::move(work)});
 }
 
 void enqueue(cudaStream_t stream, const char* what, std::function<void()> work) {
     if (const auto s = stream_of(stream, what)) enqueue_on(s, what, std::move(work));
 }
-void enqueue_attempts(cudaStream_t stream, const char* what, std::function<bool()> attempt) {
-    if (const auto s = stream_of(stream, what)) add_work(s, {what, std::move(attempt)});
+void enqueue_when(cudaStream_t stream, const char* what, std::function<bool()> ready,
+                  std::function<void()> work) {
+    if (const auto s = stream_of(stream, what))
+        add_work(s, {what, std::move(work), std::move(ready)});
 }
 
 void work_off(const std::shared_ptr<Stream>& stream, std::uint64_t until, bool patient) {
@@ -198,23 +197,31 @@ void work_off(const std::shared_ptr<Stream>& stream, std::uint64_t until, bool p
         if (stream->done >= until) return;
     }
     const std::lock_guard turn(stream->working);
-    std::unique_lock lock(s.mutex);
-    s.device_memory.open();
     const char* outer = now_working;
+    bool open = false;
+    const auto open_memory = [&](bool yes) {
+        if (yes && !open) s.device_memory.open();
+        if (!yes && open) s.device_memory.close();
+        open = yes;
+    };
+    std::unique_lock lock(s.mutex);
     while (stream->done < until && !stream->waiting.empty()) {
         auto work = std::move(stream->waiting.front());
         stream->waiting.pop_front();
-        now_working = work.what;
         lock.unlock();
-        const bool done = work.run();
-        if (!done) std::this_thread::yield();
+        const bool ready = !work.ready || work.ready();
+        open_memory(ready);
+        now_working = work.what;
+        ready ? work.run() : std::this_thread::yield();
+        now_working = outer;
         lock.lock();
-        stream->done += done ? 1 : 0;
-        if (!done) stream->waiting.push_front(std::move(work));
-        if (!done && !patient) break;
+        if (ready)
+            ++stream->done;
+        else
+            stream->waiting.push_front(std::move(work));
+        if (!ready && !patient) break;
     }
-    now_working = outer;
-    s.device_memory.close();
+    open_memory(false);
 }
 
 void add_handle(const char* kind, const void* handle) {

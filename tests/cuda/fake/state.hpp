@@ -18,7 +18,8 @@ namespace eyas::fake_cuda {
 
 struct Work {
     const char* what;
-    std::function<bool()> run;  // whether it is done; else it is tried again
+    std::function<void()> run;
+    std::function<bool()> ready = nullptr;  // whether it can be done; null: always
 };
 
 /// A stream's work. `done` of `queued` pieces have been done; who does them holds `working`.
