@@ -37,11 +37,8 @@ public:
           timeout_(r.timeout),
           where_("rank " + std::to_string(r.rank) + " of " + std::to_string(r.world)) {
         use_gpu();
-        cudaStream_t stream = nullptr;
-        check_cuda(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking),
-                   "cudaStreamCreateWithFlags");
-        stream_.reset(stream);
-        memory_ = std::make_unique<CudaMemory>(ordinal, stream);
+        stream_ = make_stream();
+        memory_ = std::make_unique<CudaMemory>(ordinal, stream());
         run("joining the group", [&] { join(r); });
     }
     NcclGroup(const NcclGroup&) = delete;
@@ -60,7 +57,7 @@ public:
             timeout_ = std::min(timeout_, most_farewell);
             check("ncclCommFinalize", ncclCommFinalize(comm_));
             wait_until("ncclCommFinalize", [this] { return is_ready("ncclCommFinalize"); });
-            ncclCommDestroy(std::exchange(comm_, nullptr));
+            ignored(ncclCommDestroy(std::exchange(comm_, nullptr)));
         } catch (const Error&) {  // somebody left earlier, or never comes
             abort();
         }
@@ -134,11 +131,8 @@ public:
 
 private:
     static constexpr std::chrono::milliseconds most_farewell{5'000};
-    struct DestroyStream {
-        void operator()(cudaStream_t s) const { cudaStreamDestroy(s); }
-    };
 
-    void use_gpu() const { check_cuda(cudaSetDevice(ordinal_), "cudaSetDevice"); }
+    void use_gpu() const { CudaContext::make_current(ordinal_); }
     void check(const char* call, ncclResult_t r) const { check_nccl(r, at(call), comm_); }
     std::string at(const char* call) const { return where_ + ", " + doing_ + ", " + call; }
 
@@ -213,7 +207,7 @@ private:
     int rank_, world_, ordinal_;
     std::chrono::milliseconds timeout_;
     std::string where_, doing_, ended_;  // ended_: why, once it has
-    std::unique_ptr<CUstream_st, DestroyStream> stream_;
+    OwnedStream stream_;
     std::unique_ptr<CudaMemory> memory_;  // on the stream
     ncclComm_t comm_ = nullptr;
 };

@@ -59,6 +59,8 @@ struct ProbeBlockKernel {
 /// - `block.each(f)`: every thread calls f(thread); a barrier follows.
 /// - `block.reduce<T>(f, op)`, T a number or detail::Sums: op over all threads' f(thread), the same
 ///   value and the same order of operations everywhere; a barrier follows.
+/// - `most_threads`, a constant that it may have: it is never launched with more, so that a GPU's
+///   compiler may give each thread more registers (512 otherwise).
 /// - between phases only values that are the same in all threads are computed; what the kernel
 ///   writes is read and written inside phases alone, and no phase reads what another thread writes
 ///   in it.
@@ -80,10 +82,20 @@ namespace detail {
 
 constexpr int row_threads = 256;
 
+/// Threads of a block that a kernel takes.
+template <class K>
+constexpr int most_threads_of() {
+    if constexpr (requires { K::most_threads; })
+        return K::most_threads;
+    else
+        return 512;
+}
+
 /// f(i) for i in [0, n), one thread each.
 template <class F>
 struct ForEach {
     using Shared = NoShared;
+    static constexpr int most_threads = row_threads;
     std::int64_t n;
     F f;
     template <class B>
@@ -99,6 +111,7 @@ struct ForEach {
 template <class F>
 struct ForEachCell {
     using Shared = NoShared;
+    static constexpr int most_threads = row_threads;
     std::int64_t width;
     F f;
     template <class B>
@@ -113,6 +126,7 @@ struct ForEachCell {
 template <class F>
 struct SumShare {
     using Shared = NoShared;
+    static constexpr int most_threads = row_threads;
     static constexpr std::int64_t share = 1 << 14;
     std::int64_t n;
     F f;

@@ -58,13 +58,17 @@ public:
     }
 
     MemoryResource* memory() const { return &context_->memory(); }
-    /// Pageable memory is copied before the call returns; for pinned memory it waits.
+    /// Pageable memory has been read when it returns; large arrays are carried while the work
+    /// before goes on (CudaUploads). For pinned memory it waits.
     void upload(const void* from, void* to, std::size_t bytes) const {
         if (bytes == 0) return;
-        transfer(from, to, bytes, cudaMemcpyHostToDevice);
         cudaPointerAttributes of{};
         detail::check_cuda(cudaPointerGetAttributes(&of, from), "cudaPointerGetAttributes");
-        if (of.type != cudaMemoryTypeUnregistered) synchronize();
+        const bool pageable = of.type == cudaMemoryTypeUnregistered;
+        if (pageable && bytes >= detail::CudaUploads::least_bytes)
+            return context_->uploads().upload(from, to, bytes);
+        transfer(from, to, bytes, cudaMemcpyHostToDevice);
+        if (!pageable) synchronize();
     }
     void download(const void* from, void* to, std::size_t bytes) const {
         if (bytes == 0) return;
@@ -85,6 +89,7 @@ public:
     int ordinal() const { return context_->ordinal(); }
     /// Waits for all work so far.
     void synchronize() const {
+        context_->memory().check();
         detail::check_cuda(cudaStreamSynchronize(context_->stream()), "cudaStreamSynchronize");
     }
     /// The most bytes of the pool that were in use at a time.

@@ -2,7 +2,9 @@
 #include <cublasLt.h>
 #include <cuda_runtime_api.h>
 
+#include <memory>
 #include <string>
+#include <type_traits>
 
 #include "eyas/core/error.hpp"
 
@@ -14,8 +16,7 @@ inline const char* remedy_of(cudaError_t e) {
         case cudaErrorInsufficientDriver:
         case cudaErrorInvalidDevice:
             return "Run it where nvidia-smi shows a GPU and a driver as new as the CUDA runtime, "
-                   "or "
-                   "use the device Cpu";
+                   "or use the device Cpu";
         case cudaErrorMemoryAllocation:
             return "Use smaller batches (batch_size times max_len), or end what else uses the GPU";
         case cudaErrorNoKernelImageForDevice:
@@ -40,6 +41,38 @@ inline void check_cublas(cublasStatus_t s, const std::string& call) {
                         s == CUBLAS_STATUS_ALLOC_FAILED
                             ? "Use smaller batches, or end what else uses the GPU"
                             : "Check sizes and leading dimensions; cuBLASLt must fit the driver");
+}
+
+/// The status of a call that has nobody to tell: a destructor's.
+template <class Status>
+void ignored(Status) noexcept {}
+
+template <auto destroy>
+struct Destroys {
+    template <class T>
+    void operator()(T* handle) const noexcept {
+        ignored(destroy(handle));
+    }
+};
+/// A handle of CUDA or of one of its libraries, destroyed by one of their functions.
+template <class Handle, auto destroy>
+using Owned = std::unique_ptr<std::remove_pointer_t<Handle>, Destroys<destroy>>;
+using OwnedStream = Owned<cudaStream_t, cudaStreamDestroy>;
+using OwnedEvent = Owned<cudaEvent_t, cudaEventDestroy>;
+
+/// A stream that waits for no other by itself.
+inline OwnedStream make_stream() {
+    cudaStream_t stream = nullptr;
+    check_cuda(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking),
+               "cudaStreamCreateWithFlags");
+    return OwnedStream(stream);
+}
+/// An event that orders streams and keeps no time.
+inline OwnedEvent make_event() {
+    cudaEvent_t event = nullptr;
+    check_cuda(cudaEventCreateWithFlags(&event, cudaEventDisableTiming),
+               "cudaEventCreateWithFlags");
+    return OwnedEvent(event);
 }
 
 }  // namespace eyas::detail

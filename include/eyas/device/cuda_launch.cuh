@@ -17,7 +17,6 @@
 
 namespace eyas::detail {
 
-constexpr int most_threads = 512;                  // of a block
 constexpr std::size_t most_argument_bytes = 4096,  // of a kernel
     most_shared_bytes = std::size_t{48} << 10;     // of a block
 
@@ -92,7 +91,8 @@ private:
 };
 
 template <class K>
-__global__ void __launch_bounds__(most_threads) run_block(const __grid_constant__ K kernel) {
+__global__ void __launch_bounds__(most_threads_of<K>())
+    run_block(const __grid_constant__ K kernel) {
     __shared__ typename K::Shared shared;
     CudaBlock block;
     kernel(block, shared);
@@ -111,13 +111,13 @@ void launch_kernel(std::int64_t blocks, int threads, cudaStream_t stream, const 
 /// Another compiler than nvcc makes no kernel of a GPU: what stands in for the CUDA runtime
 /// (tests/cuda/fake) defines this function, and runs the kernel on the host, `run(backwards)`, when
 /// the stream's turn comes. As after a launch, cudaGetLastError() tells how it went.
-void launch_on_host(std::int64_t blocks, int threads, std::size_t shared_bytes, cudaStream_t stream,
+void launch_on_host(std::int64_t blocks, int threads, int most_threads, cudaStream_t stream,
                     std::function<void(bool backwards)> run);
 
 template <class K>
 void launch_kernel(std::int64_t blocks, int threads, cudaStream_t stream, const K& kernel) {
     check_kernel<K>();
-    launch_on_host(blocks, threads, sizeof(typename K::Shared), stream,
+    launch_on_host(blocks, threads, most_threads_of<K>(), stream,
                    [=](bool backwards) { run_on_host(blocks, threads, backwards, kernel); });
 }
 

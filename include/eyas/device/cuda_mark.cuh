@@ -11,12 +11,8 @@ namespace eyas {
 class CudaMark {
 public:
     /// `stream`: of the calling thread's GPU. Throws ResourceError.
-    explicit CudaMark(cudaStream_t stream) {
-        cudaEvent_t event = nullptr;
-        detail::check_cuda(cudaEventCreateWithFlags(&event, cudaEventDisableTiming),
-                           "cudaEventCreateWithFlags");
-        event_ = {event, [](cudaEvent_t e) { cudaEventDestroy(e); }};
-        detail::check_cuda(cudaEventRecord(event, stream), "cudaEventRecord");
+    explicit CudaMark(cudaStream_t stream) : event_(detail::make_event()) {
+        detail::check_cuda(cudaEventRecord(event_.get(), stream), "cudaEventRecord");
     }
 
     /// What the stream is given from now on begins after the work that is marked. Nobody waits.

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <utility>
 
 #include "eyas/device/block.hpp"
 #include "eyas/device/cuda_error.cuh"
@@ -20,12 +21,10 @@ constexpr cudaDataType_t cuda_type = std::same_as<T, float> ? CUDA_R_32F : CUDA_
 /// multiplied as float (no TF32); sums are fp32, also where partial sums are joined. One thread.
 class CudaProducts {
 public:
-    CudaProducts() { check_cublas(cublasLtCreate(&handle_), "cublasLtCreate"); }
-    CudaProducts(const CudaProducts&) = delete;
-    CudaProducts& operator=(const CudaProducts&) = delete;
-    ~CudaProducts() {
-        for (auto& [key, p] : plans_) destroy(p);
-        cublasLtDestroy(handle_);
+    CudaProducts() {
+        cublasLtHandle_t handle = nullptr;
+        check_cublas(cublasLtCreate(&handle), "cublasLtCreate");
+        handle_.reset(handle);
     }
 
     /// `workspace` has workspace_bytes and belongs to the stream. False: cuBLASLt has no algorithm
@@ -36,19 +35,22 @@ public:
         const Plan& p = plan(x);
         if (!p.found) return false;
         // Row-major C = A B is column-major C^T = B^T A^T: the operands change places.
-        check_cublas(
-            cublasLtMatmul(handle_, p.product, &e.alpha, e.b, p.b, e.a, p.a, &e.beta, e.c, p.c, e.c,
-                           p.c, &p.algorithm, workspace, workspace_bytes, stream),
-            "cublasLtMatmul " + text(x));
+        check_cublas(cublasLtMatmul(handle_.get(), p.product.get(), &e.alpha, e.b, p.b.get(), e.a,
+                                    p.a.get(), &e.beta, e.c, p.c.get(), e.c, p.c.get(),
+                                    &p.algorithm, workspace, workspace_bytes, stream),
+                     "cublasLtMatmul " + text(x));
         return true;
     }
 
     static constexpr std::size_t workspace_bytes = std::size_t{64} << 20;
 
 private:
+    using Product = Owned<cublasLtMatmulDesc_t, cublasLtMatmulDescDestroy>;
+    using Layout = Owned<cublasLtMatrixLayout_t, cublasLtMatrixLayoutDestroy>;
+    using Wish = Owned<cublasLtMatmulPreference_t, cublasLtMatmulPreferenceDestroy>;
     struct Plan {
-        cublasLtMatmulDesc_t product = nullptr;
-        cublasLtMatrixLayout_t a = nullptr, b = nullptr, c = nullptr;
+        Product product;
+        Layout a, b, c;
         cublasLtMatmulAlgo_t algorithm{};
         bool found = false;
     };
@@ -98,20 +100,9 @@ private:
         const auto it = plans_.find(key);
         if (it != plans_.end()) return it->second;
         Plan p;
-        try {
-            describe(x, p);
-            choose(p, sa, sb, sc, text(x));
-            return plans_.emplace(key, p).first->second;
-        } catch (...) {
-            destroy(p);
-            throw;
-        }
-    }
-
-    static void destroy(const Plan& p) {
-        for (auto layout : {p.a, p.b, p.c})
-            if (layout) cublasLtMatrixLayoutDestroy(layout);
-        if (p.product) cublasLtMatmulDescDestroy(p.product);
+        describe(x, p);
+        choose(p, sa, sb, sc, text(x));
+        return plans_.emplace(key, std::move(p)).first->second;
     }
 
     template <class V>
@@ -132,25 +123,28 @@ private:
     }
 
     /// A row-major matrix [rows, width] is a column-major one [width, rows].
-    static cublasLtMatrixLayout_t layout(cudaDataType_t type, std::int64_t rows, std::int64_t width,
-                                         std::int64_t ld, std::int64_t count, std::int64_t stride) {
+    static Layout layout(cudaDataType_t type, std::int64_t rows, std::int64_t width,
+                         std::int64_t ld, std::int64_t count, std::int64_t stride) {
         cublasLtMatrixLayout_t l = nullptr;
         check_cublas(cublasLtMatrixLayoutCreate(&l, type, static_cast<std::uint64_t>(width),
                                                 static_cast<std::uint64_t>(rows), ld),
                      "cublasLtMatrixLayoutCreate");
+        Layout owned(l);
         set(l, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, static_cast<std::int32_t>(count));
         set(l, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, stride);
-        return l;
+        return owned;
     }
 
     template <class T, class TC>
     static void describe(const BatchedMatmul<T, TC>& x, Plan& p) {
         const auto& e = x.each;
         const bool ta = e.op_a == Op::Transposed, tb = e.op_b == Op::Transposed;
-        check_cublas(cublasLtMatmulDescCreate(&p.product, CUBLAS_COMPUTE_32F, CUDA_R_32F),
+        cublasLtMatmulDesc_t product = nullptr;
+        check_cublas(cublasLtMatmulDescCreate(&product, CUBLAS_COMPUTE_32F, CUDA_R_32F),
                      "cublasLtMatmulDescCreate");
-        set(p.product, CUBLASLT_MATMUL_DESC_TRANSA, tb ? CUBLAS_OP_T : CUBLAS_OP_N);
-        set(p.product, CUBLASLT_MATMUL_DESC_TRANSB, ta ? CUBLAS_OP_T : CUBLAS_OP_N);
+        p.product.reset(product);
+        set(product, CUBLASLT_MATMUL_DESC_TRANSA, tb ? CUBLAS_OP_T : CUBLAS_OP_N);
+        set(product, CUBLASLT_MATMUL_DESC_TRANSB, ta ? CUBLAS_OP_T : CUBLAS_OP_N);
         p.a = layout(cuda_type<T>, ta ? e.k : e.m, ta ? e.m : e.k, e.lda, x.count, x.stride_a);
         p.b = layout(cuda_type<T>, tb ? e.n : e.k, tb ? e.k : e.n, e.ldb, x.count, x.stride_b);
         p.c = layout(cuda_type<TC>, e.m, e.n, e.ldc, x.count, x.stride_c);
@@ -160,6 +154,7 @@ private:
                 const std::string& what) {
         cublasLtMatmulPreference_t wish = nullptr;
         check_cublas(cublasLtMatmulPreferenceCreate(&wish), "cublasLtMatmulPreferenceCreate");
+        const Wish owned(wish);
         set(wish, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, std::uint64_t{workspace_bytes});
         set(wish, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
             std::uint32_t{CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE});
@@ -169,9 +164,9 @@ private:
         set(wish, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, sc);
         cublasLtMatmulHeuristicResult_t found{};
         int count = 0;
-        const auto status = cublasLtMatmulAlgoGetHeuristic(handle_, p.product, p.b, p.a, p.c, p.c,
-                                                           wish, 1, &found, &count);
-        cublasLtMatmulPreferenceDestroy(wish);
+        const auto status =
+            cublasLtMatmulAlgoGetHeuristic(handle_.get(), p.product.get(), p.b.get(), p.a.get(),
+                                           p.c.get(), p.c.get(), wish, 1, &found, &count);
         if (status == CUBLAS_STATUS_NOT_SUPPORTED ||
             (status == CUBLAS_STATUS_SUCCESS && count == 0))
             return;
@@ -180,7 +175,7 @@ private:
         p.found = true;
     }
 
-    cublasLtHandle_t handle_ = nullptr;
+    Owned<cublasLtHandle_t, cublasLtDestroy> handle_;
     std::map<Key, Plan> plans_;
 };
 

@@ -168,7 +168,7 @@ void run_kernel(const std::function<void(bool)>& run) {
 
 }  // namespace
 
-void eyas::detail::launch_on_host(std::int64_t blocks, int threads, std::size_t shared_bytes,
+void eyas::detail::launch_on_host(std::int64_t blocks, int threads, int most_threads,
                                   cudaStream_t stream, std::function<void(bool)> run) {
     const char* call = "kernel launch";
     if (const int planned = enter(call); planned != cudaSuccess) {
@@ -182,7 +182,7 @@ void eyas::detail::launch_on_host(std::int64_t blocks, int threads, std::size_t 
         return;
     }
     if (blocks < 1 || blocks > 0x7fffffff || threads < 32 || threads > most_threads ||
-        threads % 32 != 0 || shared_bytes > most_shared_bytes) {
+        threads % 32 != 0) {
         misuse("kernel launch: " + std::to_string(blocks) + " blocks of " +
                std::to_string(threads) + " threads");
         last_error = cudaErrorInvalidConfiguration;

@@ -120,8 +120,11 @@ struct RotaryCell {
     EYAS_HD T part(float u, float v) const { return T(u * v); }
     EYAS_HD T sum(T u, T v) const { return T(static_cast<float>(u) + static_cast<float>(v)); }
     EYAS_HD void operator()(std::int64_t r, std::int64_t pair) const {
-        const auto half = width / 2, j = pair % half;
-        T* head = x + r * stride + pair / half * width;
+        // A row's pairs are counted in 32 bits: a GPU divides those without a call.
+        const auto half = static_cast<std::uint32_t>(width / 2),
+                   at = static_cast<std::uint32_t>(pair);
+        const std::int64_t j = at % half;
+        T* head = x + r * stride + at / half * width;
         const float *c = cos + r * width, *s = sin + r * width;
         const float a = static_cast<float>(head[j]), b = static_cast<float>(head[j + half]);
         if (direction > 0) {
