@@ -3,6 +3,7 @@
 #include <catch2/catch.hpp>
 
 #include "eyas/ops/block/all.hpp"
+#include "tests/collective/conformance.hpp"
 #include "tests/cuda/blocks_rank.hpp"
 #include "tests/cuda/group_training.hpp"
 
@@ -21,6 +22,19 @@ struct BlocksGroup {
     test::ThreadGroup threads;
 };
 }  // namespace
+
+TEST_CASE("shards in the memory of devices are those of the host's") {
+    for (const int world : {1, 2, 3}) {
+        BlocksGroup group(world);
+        for (const auto& e : test::on_ranks(world, [&](int rank) {
+                 const HostBlocks device;
+                 auto member = group.member(rank, device);
+                 conformance::check_device_shards(member, device, 10'000);
+                 member.barrier();
+             }))
+            CHECK(test::text_of(e) == "");
+    }
+}
 
 TEST_CASE("ranks on devices of their own agree, and with one rank but for rounding") {
     const test::RunDirectory work("blocks-ranks");

@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "eyas/collective/life_line.hpp"
 #include "eyas/collective/meeting.hpp"
 #include "eyas/collective/nccl_error.cuh"
 #include "eyas/device/cuda_context.cuh"
@@ -24,8 +25,9 @@ namespace eyas::detail {
 static_assert(NCCL_VERSION_CODE >= NCCL_VERSION(2, 18, 1),
               "NCCL 2.18.1 or newer is needed, whose calls can all be waited for with a limit");
 
-/// A communicator of NCCL whose every wait ends at a limit, with a stream and memory of its own on
-/// one GPU. One thread at a time uses it, not always the same. The first error ends it for good.
+/// A communicator of NCCL whose every wait ends at a limit, and soon after a rank went (NCCL itself
+/// lets ranks of one machine wait for ever), with a stream and memory of its own on one GPU. One
+/// thread at a time uses it, not always the same. The first error ends it for good.
 class NcclGroup {
 public:
     /// Returns when all ranks have met and NCCL has connected them. Errors as Meeting's;
@@ -47,6 +49,7 @@ public:
     /// its own rank it does not wait for them.
     ~NcclGroup() {
         if (!comm_) return;
+        const auto line = std::move(life_line_);  // ends when this has left; others may go before
         try {
             use_gpu();
             if (std::uncaught_exceptions() > 0) {
@@ -75,12 +78,10 @@ public:
             use_gpu();
             f();
         } catch (Error& e) {
-            ended_ = e.what();
-            if (const auto besides = abort(); !besides.empty()) e.add(besides);
+            if (const auto besides = end(e.what()); !besides.empty()) e.add(besides);
             throw;
         } catch (const std::exception& e) {
-            ended_ = e.what();
-            abort();
+            end(e.what());
             throw;
         }
     }
@@ -145,14 +146,16 @@ private:
     }
 
     /// Rank 0's, on all ranks. Where it has none, it meets the others all the same.
-    ncclUniqueId agreed_id(const Rendezvous& r) const {
+    ncclUniqueId agreed_id(const Rendezvous& r) {
         ncclUniqueId id{};
         const auto made = rank_ == 0 ? ncclGetUniqueId(&id) : ncclSuccess;
         const bool mine = rank_ == 0 && made == ncclSuccess;
         std::vector<std::string> brought(static_cast<std::size_t>(world_));
         if (mine)
             for (auto& b : brought) b.assign(id.internal, sizeof id.internal);
-        const auto got = Meeting(r, Limit::within(timeout_)).exchange(std::move(brought));
+        Meeting meeting(r, Limit::within(timeout_));
+        const auto got = meeting.exchange(std::move(brought));
+        life_line_ = LifeLine(meeting.take_links());
         check("ncclGetUniqueId", made);
         if (got[0].size() != sizeof id.internal)
             throw TransportError("rank 0 could not begin a group", at("ncclGetUniqueId"),
@@ -169,23 +172,40 @@ private:
         return state != ncclInProgress;
     }
 
-    /// Throws TransportError where `ended()` does not come true within the time-out.
+    /// Throws TransportError where `ended()` does not come true within the time-out, or when a rank
+    /// has gone.
     template <class F>
-    void wait_until(const char* call, F&& ended) const {
-        using Clock = std::chrono::steady_clock;
-        const auto begin = Clock::now();
-        while (!ended()) {
-            const auto waited = Clock::now() - begin;
+    void wait_until(const char* call, F&& ended) {
+        const auto begin = std::chrono::steady_clock::now();
+        for (int sleeps = 0; !ended();) {
+            const auto waited = std::chrono::steady_clock::now() - begin;
             if (waited >= timeout_)
                 throw TransportError(
                     "another rank was silent for " + std::to_string(timeout_.count()) + " ms",
                     at(call),
                     "Check that all ranks run and make the same calls, or raise the time-out");
-            if (waited < std::chrono::milliseconds(2))
+            if (waited < std::chrono::milliseconds(2)) {
                 std::this_thread::yield();
-            else
-                std::this_thread::sleep_for(std::chrono::microseconds(100));
+                continue;
+            }
+            std::this_thread::sleep_for(std::chrono::microseconds(100));
+            if (++sleeps % 32 == 0) check_others(call);
         }
+    }
+    void check_others(const char* call) {
+        lost_ = life_line_.loss();
+        if (!lost_.empty())
+            throw TransportError(lost_, at(call),
+                                 "See what that rank said last; then start all ranks again");
+    }
+
+    /// The first error ends the group. Returns what went wrong with that, or nothing.
+    std::string end(const std::string& why) {
+        ended_ = why;
+        auto besides = abort();
+        life_line_.cut(lost_.empty() ? "rank " + std::to_string(rank_) + " failed (" + why + ")"
+                                     : lost_);
+        return besides;
     }
 
     /// Ends what is under way on the GPU and gives the communicator up. Returns what went wrong
@@ -206,7 +226,9 @@ private:
 
     int rank_, world_, ordinal_;
     std::chrono::milliseconds timeout_;
-    std::string where_, doing_, ended_;  // ended_: why, once it has
+    std::string where_, doing_;
+    std::string ended_, lost_;  // why, once it has; which rank went, where that is why
+    LifeLine life_line_;
     OwnedStream stream_;
     std::unique_ptr<CudaMemory> memory_;  // on the stream
     ncclComm_t comm_ = nullptr;
