@@ -43,3 +43,28 @@ TEMPLATE_TEST_CASE("when a stream works, and in which order its threads, changes
     fake_cuda::eager(false), fake_cuda::backwards(false);
     CHECK(fake_cuda::failures() == Told());
 }
+
+TEST_CASE("a kernel's fault ends the run with its error") {
+    const RunDirectory work("cuda");
+    const auto features = work.path() / "features";
+    write_features(features, 7, DType::F32);
+    Store<LocalFiles> files(local_files_options(parse_store_uri("file:" + features.string())));
+    const auto manifest = scan_features(features);
+    fake_cuda::reset();
+    for (const int nth : {1, 300, 1500}) {
+        INFO("kernel " << nth);
+        fake_cuda::fail("kernel", nth, cudaErrorIllegalAddress);
+        const auto run = [&] {
+            TinyDraft<F32, Cuda> draft;
+            Pipeline(files, manifest, *draft.model, own_memory::options(work.path() / "run", 0))
+                .run();
+        };
+        CHECK_THROWS_WITH(run(), Catch::Contains("cudaErrorIllegalAddress") &&
+                                     Catch::Contains("compute-sanitizer"));
+        CHECK(fake_cuda::failed());
+        fake_cuda::reset();
+        CHECK(fake_cuda::failures() == Told());
+        CHECK(fake_cuda::alive() == Told());
+        std::filesystem::remove_all(work.path() / "run");
+    }
+}

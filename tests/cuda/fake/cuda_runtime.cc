@@ -15,7 +15,7 @@ namespace {
     if (const auto planned = static_cast<cudaError_t>(enter(call)); planned != cudaSuccess) \
     return planned
 
-constexpr std::size_t most_poisoned = std::size_t{16} << 20;
+constexpr std::size_t most_poisoned = std::size_t{4} << 20;
 
 cudaError_t refused(const char* call, const char* why) {
     misuse(std::string(call) + ": " + why);
@@ -67,7 +67,7 @@ bool give_back(const char* call, void* p, bool pinned) {
         why = "memory of another kind";
     else if (it->second.given_back)
         why = "memory that was released";
-    else if (it->second.copies > 0)
+    else if (it->second.copies > 0 && s.fault == 0)
         why = "pinned memory under a copy";
     if (why) {
         s.failures.push_back(std::string(call) + ": " + why);
@@ -81,18 +81,11 @@ bool give_back(const char* call, void* p, bool pinned) {
 struct HostEnd {
     const std::byte* base = nullptr;
 
-    HostEnd(const char* call, const void* p, std::size_t bytes) {
+    HostEnd(const void* p) {
         auto& s = State::get();
         const std::lock_guard lock(s.mutex);
         const auto [at, a] = find(s, p);
         if (!a) return;
-        if (a->device >= 0) {
-            s.failures.push_back(std::string(call) + ": device memory where the host's should be");
-            return;
-        }
-        if (static_cast<const std::byte*>(p) + bytes > at + a->bytes)
-            s.failures.push_back(std::string(call) + ": beyond the end of pinned memory");
-        if (a->given_back) s.failures.push_back(std::string(call) + ": pinned memory released");
         base = at;
         ++a->copies;
     }
@@ -104,9 +97,24 @@ struct HostEnd {
     }
 };
 
+/// Tells misuse unless the range is the host's, and inside where it is pinned.
+bool host_range(const char* call, const void* p, std::size_t bytes) {
+    auto& s = State::get();
+    const std::lock_guard lock(s.mutex);
+    const auto [at, a] = find(s, p);
+    if (!a) return true;
+    const char* why = nullptr;
+    if (a->device >= 0)
+        why = "device memory where the host's should be";
+    else if (static_cast<const std::byte*>(p) + bytes > at + a->bytes)
+        why = "beyond the end of pinned memory";
+    if (why) s.failures.push_back(std::string(call) + ": " + why);
+    return !why;
+}
+
 void upload(void* to, const void* from, std::size_t bytes, const std::shared_ptr<Stream>& stream) {
     const auto* first = static_cast<const std::byte*>(from);
-    const HostEnd host("cudaMemcpyAsync", from, bytes);
+    const HostEnd host(from);
     std::vector<std::byte> before(first, first + bytes);
     enqueue_on(stream, "cudaMemcpyAsync", [=, before = std::move(before)] {
         if (!device_range("cudaMemcpyAsync", to, bytes)) return;
@@ -119,7 +127,7 @@ void upload(void* to, const void* from, std::size_t bytes, const std::shared_ptr
 
 void download(void* to, const void* from, std::size_t bytes,
               const std::shared_ptr<Stream>& stream) {
-    const HostEnd host("cudaMemcpyAsync", to, bytes);
+    const HostEnd host(to);
     std::memset(to, 0xff, bytes);
     enqueue_on(stream, "cudaMemcpyAsync", [=] {
         if (device_range("cudaMemcpyAsync", from, bytes)) std::memcpy(to, from, bytes);
@@ -171,6 +179,7 @@ void run_kernel(const std::function<void(bool)>& run) {
 void eyas::detail::launch_on_host(std::int64_t blocks, int threads, int most_threads,
                                   cudaStream_t stream, std::function<void(bool)> run) {
     const char* call = "kernel launch";
+    if (last_error != cudaSuccess) misuse("kernel launch: nobody asked how the launch before went");
     if (const int planned = enter(call); planned != cudaSuccess) {
         last_error = static_cast<cudaError_t>(planned);
         return;
@@ -256,9 +265,11 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
     return planned;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
-    EYAS_FAKE_ENTER("cudaStreamSynchronize");
+    const auto planned = static_cast<cudaError_t>(enter("cudaStreamSynchronize"));
     const auto on = stream_of(stream, "cudaStreamSynchronize");
-    return on ? wait_for_all(on) : cudaErrorInvalidResourceHandle;
+    if (!on) return cudaErrorInvalidResourceHandle;
+    const auto came = wait_for_all(on);  // also where it tells of a failure
+    return planned == cudaSuccess ? came : planned;
 }
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
     EYAS_FAKE_ENTER("cudaStreamQuery");
@@ -312,10 +323,11 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
     return cudaSuccess;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
-    EYAS_FAKE_ENTER("cudaEventSynchronize");
+    const auto planned = static_cast<cudaError_t>(enter("cudaEventSynchronize"));
     Event e;
     if (!event_of(event, "cudaEventSynchronize", e)) return cudaErrorInvalidResourceHandle;
-    return e.stream ? wait_for(e.stream, e.after) : cudaSuccess;
+    const auto came = e.stream ? wait_for(e.stream, e.after) : cudaSuccess;
+    return planned == cudaSuccess ? came : planned;
 }
 cudaError_t cudaEventQuery(cudaEvent_t event) {
     EYAS_FAKE_ENTER("cudaEventQuery");
@@ -397,7 +409,9 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
     const bool from_device = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice,
                to_device = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
     if ((from_device && !device_range("cudaMemcpyAsync", from, bytes)) ||
-        (to_device && !device_range("cudaMemcpyAsync", to, bytes)))
+        (to_device && !device_range("cudaMemcpyAsync", to, bytes)) ||
+        (!from_device && !host_range("cudaMemcpyAsync", from, bytes)) ||
+        (!to_device && !host_range("cudaMemcpyAsync", to, bytes)))
         return cudaErrorInvalidValue;
     if (kind == cudaMemcpyHostToDevice)
         upload(to, from, bytes, on);

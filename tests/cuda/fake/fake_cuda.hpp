@@ -13,14 +13,15 @@
 ///   for its event), so what needed such a wait and had none computes with what was there before.
 ///   Copies from pinned memory read it then, from pageable memory at once; copies to the host leave
 ///   NaN until then.
-/// - Device memory is closed to the host, starts as NaN (up to 16 MiB), ends at a closed page and
+/// - Device memory is closed to the host, starts as NaN (up to 4 MiB), ends at a closed page and
 ///   is never given twice. A kernel or a host's loop that leaves its arrays ends the process with
 ///   its name.
 /// - Told as misuse (`failures`): ranges outside of live memory, also at the time when the work is
 ///   done; pinned memory that changes or is freed under a copy; memory that is released twice;
-///   handles that are unknown or destroyed twice; launches that no GPU takes; streams of another
-///   than the current GPU; waiting for an event that was never recorded; products whose shapes,
-///   strides, alignment or algorithm do not fit. What is not released is told by `alive`.
+///   handles that are unknown or destroyed twice; launches that no GPU takes, on another GPU's
+///   stream, or after one that failed and was not asked about; waiting for an event that was never
+///   recorded; products whose shapes, strides, alignment or algorithm do not fit. What is not
+///   released is told by `alive`.
 /// - The process ends with status 1 where misuse was told and not taken, or something is alive.
 ///
 /// Any thread may call any of these and of CUDA's functions; a stream's work is done by who waits.
@@ -35,9 +36,10 @@ void backwards(bool yes);
 /// cuBLASLt finds no algorithm for any product.
 void no_algorithms(bool yes);
 
-/// The nth call from now (1: the next) of an entry point does nothing and returns `status`. Besides
-/// the names of functions there are "kernel launch", whose status cudaGetLastError gives, and
-/// "kernel", whose fault comes when it runs and stays: all later calls return it.
+/// The nth call from now (1: the next) of an entry point does nothing and returns `status`; one
+/// that waits has waited, what it releases is gone. Besides the names of functions there are
+/// "kernel launch", whose status cudaGetLastError gives, and "kernel", whose fault comes when it
+/// runs and stays: all later calls return it.
 void fail(const std::string& call, int nth, int status);
 /// Whether that call has come.
 bool failed();
