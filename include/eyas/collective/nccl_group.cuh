@@ -58,7 +58,7 @@ public:
             }
             doing_ = "leaving the group";
             timeout_ = std::min(timeout_, most_farewell);
-            check("ncclCommFinalize", ncclCommFinalize(comm_));
+            check_nccl(ncclCommFinalize(comm_), at("ncclCommFinalize"), comm_);
             wait_until("ncclCommFinalize", [this] { return is_ready("ncclCommFinalize"); });
             ignored(ncclCommDestroy(std::exchange(comm_, nullptr)));
         } catch (const Error&) {  // somebody left earlier, or never comes
@@ -89,27 +89,28 @@ public:
     /// Sends and receives that f posts, as one; afterwards the stream has them.
     template <class F>
     void together(F&& f) {
-        check("ncclGroupStart", ncclGroupStart());
+        check_nccl(ncclGroupStart(), at("ncclGroupStart"), comm_);
         std::exception_ptr failure;
         try {
             f();
         } catch (...) {  // a group that was begun is ended all the same
             failure = std::current_exception();
         }
-        const auto result = ncclGroupEnd();
+        const auto status = ncclGroupEnd();
         if (failure) std::rethrow_exception(failure);
-        check("ncclGroupEnd", result);
+        check_nccl(status, at("ncclGroupEnd"), comm_);
         wait_until("ncclGroupEnd", [this] { return is_ready("ncclGroupEnd"); });
     }
     /// Within together(), in the GPU's memory.
     void send(int peer, std::span<const std::byte> bytes) {
-        if (!bytes.empty())
-            check("ncclSend",
-                  ncclSend(bytes.data(), bytes.size(), ncclUint8, peer, comm_, stream()));
+        if (bytes.empty()) return;
+        check_nccl(ncclSend(bytes.data(), bytes.size(), ncclUint8, peer, comm_, stream()),
+                   at("ncclSend"), comm_);
     }
     void receive(int peer, std::span<std::byte> into) {
-        if (!into.empty())
-            check("ncclRecv", ncclRecv(into.data(), into.size(), ncclUint8, peer, comm_, stream()));
+        if (into.empty()) return;
+        check_nccl(ncclRecv(into.data(), into.size(), ncclUint8, peer, comm_, stream()),
+                   at("ncclRecv"), comm_);
     }
 
     /// Returns when the stream's work is done.
@@ -134,29 +135,34 @@ private:
     static constexpr std::chrono::milliseconds most_farewell{5'000};
 
     void use_gpu() const { CudaContext::make_current(ordinal_); }
-    void check(const char* call, ncclResult_t r) const { check_nccl(r, at(call), comm_); }
     std::string at(const char* call) const { return where_ + ", " + doing_ + ", " + call; }
 
     void join(const Rendezvous& r) {
         const auto id = agreed_id(r);
         ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
         config.blocking = 0;
-        check("ncclCommInitRankConfig", ncclCommInitRankConfig(&comm_, world_, id, rank_, &config));
+        check_nccl(ncclCommInitRankConfig(&comm_, world_, id, rank_, &config),
+                   at("ncclCommInitRankConfig"), comm_);
         wait_until("ncclCommInitRankConfig", [this] { return is_ready("ncclCommInitRankConfig"); });
     }
 
     /// Rank 0's, on all ranks. Where it has none, it meets the others all the same.
     ncclUniqueId agreed_id(const Rendezvous& r) {
         ncclUniqueId id{};
-        const auto made = rank_ == 0 ? ncclGetUniqueId(&id) : ncclSuccess;
-        const bool mine = rank_ == 0 && made == ncclSuccess;
         std::vector<std::string> brought(static_cast<std::size_t>(world_));
-        if (mine)
-            for (auto& b : brought) b.assign(id.internal, sizeof id.internal);
+        std::exception_ptr failure;
+        try {
+            if (rank_ == 0) {
+                check_nccl(ncclGetUniqueId(&id), at("ncclGetUniqueId"));
+                for (auto& b : brought) b.assign(id.internal, sizeof id.internal);
+            }
+        } catch (const TransportError&) {
+            failure = std::current_exception();
+        }
         Meeting meeting(r, Limit::within(timeout_));
         const auto got = meeting.exchange(std::move(brought));
         life_line_ = LifeLine(meeting.take_links());
-        check("ncclGetUniqueId", made);
+        if (failure) std::rethrow_exception(failure);
         if (got[0].size() != sizeof id.internal)
             throw TransportError("rank 0 could not begin a group", at("ncclGetUniqueId"),
                                  "See its message");
@@ -167,8 +173,8 @@ private:
     /// Whether what was asked of the communicator is under way no more. Throws where it failed.
     bool is_ready(const char* call) const {
         ncclResult_t state = ncclSuccess;
-        check("ncclCommGetAsyncError", ncclCommGetAsyncError(comm_, &state));
-        check(call, state);
+        check_nccl(ncclCommGetAsyncError(comm_, &state), at("ncclCommGetAsyncError"), comm_);
+        check_nccl(state, at(call), comm_);
         return state != ncclInProgress;
     }
 
@@ -215,13 +221,18 @@ private:
         const auto status = ncclCommAbort(std::exchange(comm_, nullptr));
         if (status != ncclSuccess && status != ncclInProgress)
             return std::string("ncclCommAbort: ") + ncclGetErrorString(status);
+        if (stream_ends()) return "";
+        return "ncclCommAbort did not end the work on the GPU, which may still write";
+    }
+    /// Whether the stream's work is over, well or not, before long.
+    bool stream_ends() const noexcept {
         const auto until = std::chrono::steady_clock::now() + most_farewell;
-        while (cudaStreamQuery(stream()) == cudaErrorNotReady) {
-            if (std::chrono::steady_clock::now() >= until)
-                return "ncclCommAbort did not end the work on the GPU, which may still write";
+        for (;;) {
+            const auto status = cudaStreamQuery(stream());
+            if (status != cudaErrorNotReady) return true;
+            if (std::chrono::steady_clock::now() >= until) return false;
             std::this_thread::sleep_for(std::chrono::milliseconds(1));
         }
-        return "";
     }
 
     int rank_, world_, ordinal_;
