@@ -21,7 +21,7 @@ struct Times {
     double median = 0, min = 0, max = 0;
 };
 
-/// Seconds of f() in `runs` runs after one that warms up; before() is run before each, untimed.
+/// Seconds of f() in `runs` runs after one that warms up (0: of that one); before() is run before each, untimed.
 template <class F, class Before>
 Times times_of(F&& f, std::size_t runs, Before&& before) {
     std::vector<double> t;
@@ -29,7 +29,7 @@ Times times_of(F&& f, std::size_t runs, Before&& before) {
         before();
         t.push_back(seconds_of(f));
     }
-    t.erase(t.begin());
+    if (runs > 0) t.erase(t.begin());
     std::ranges::sort(t);
     return {t[t.size() / 2], t.front(), t.back()};
 }

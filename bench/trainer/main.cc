@@ -1,11 +1,11 @@
 // trainer [--shape S|M|tiny] [--tokens T,T,…] [--ttt K] [--precision f32|bf16]
-//         [--activations keep|recompute] [--supervised F] [--steps N] [--stages 1]
+//         [--activations keep|recompute] [--packed 0] [--supervised F] [--steps N] [--stages 1]
 //         [--roofline 0] [--saves-in DIR] [--save-interval N]
 // Times the EAGLE3 training step (zero, forward, backward, clip, AdamW) on random features, beside
 // the same matrix products alone in the same run (with --roofline 0 without them), and prints the
 // memory the step adds and the process's highest; with --stages 1 also where the time goes, and
 // with --saves-in how long training stands still for checkpoints in DIR. A fraction F of the rows
-// is in the loss.
+// is in the loss. N steps are timed after one that warms up; with --steps 0 that one is.
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -80,6 +80,7 @@ void run_tokens(const Arguments& a, std::int64_t T) {
     options.ttt_length = ttt;
     options.activations =
         a.text("activations") == "keep" ? Activations::Keep : Activations::Recompute;
+    options.packed_weights = a.number("packed") != 0;
     std::unique_ptr<Eagle3<TimedCpu, P>> model;
     std::unique_ptr<BenchBatch> batch;
     {
@@ -152,6 +153,7 @@ int main(int argc, char** argv) {
               {"ttt", "7"},
               {"precision", "f32"},
               {"activations", "keep"},
+              {"packed", "1"},
               {"supervised", "1"},
               {"steps", "5"},
               {"stages", "0"},

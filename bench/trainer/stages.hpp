@@ -73,6 +73,14 @@ public:
         add(clock_->products[{{out, in}, kind}], t, 2.0 * static_cast<double>(x.m * x.n * x.k));
     }
 
+    template <class T>
+    void matmul(const PackedMatmul<T>& x) const {
+        if (!clock_) return Cpu::matmul(x);
+        const double t = seconds_of([&] { Cpu::matmul(x); });
+        add(clock_->products[{{x.n, x.k}, StageClock::Product::Forward}], t,
+            2.0 * static_cast<double>(x.m * x.n * x.k));
+    }
+
 private:
     static void add(Work& w, double seconds, double flops) {
         w.seconds += seconds;
@@ -89,6 +97,6 @@ private:
 
     StageClock* clock_ = nullptr;
 };
-static_assert(Device<TimedCpu>);
+static_assert(PackingDevice<TimedCpu>);
 
 }  // namespace eyas::bench

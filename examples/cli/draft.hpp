@@ -3,18 +3,18 @@
 #include <optional>
 #include <string>
 
-#include "eyas/device/cpu.hpp"
 #include "eyas/format/hf_weights.hpp"
-#include "eyas/model/eagle3.hpp"
 #include "eyas/sample/vocab_map_build.hpp"
 #include "eyas/sample/vocab_map_io.hpp"
 #include "eyas/trainer/memory_plan.hpp"
+#include "model_kind.hpp"
 
 namespace eyas::cli {
 
 /// Options that say which draft is trained or evaluated, and how it is unrolled.
 struct DraftArguments {
-    std::string target, config, vocab_map, precision = "float32", loss = "ce", activations = "keep";
+    std::string target, config, vocab_map, device = "cpu", precision = "float32", loss = "ce",
+                                           activations = "keep";
     Eagle3Options model;
     std::uint64_t seed = 0;
 
@@ -42,9 +42,15 @@ struct DraftArguments {
                        "keep, or recompute: the same bits in less memory and more time")
             ->capture_default_str()
             ->check(CLI::IsMember({"keep", "recompute"}));
+        app.add_flag("!--no-packed-weights", model.packed_weights,
+                     "do not keep weights as products read them fastest besides: 4 bytes a "
+                     "parameter less, more time, other rounding");
         app.add_option("--precision", precision, "float32 or bfloat16")
             ->capture_default_str()
             ->check(CLI::IsMember({"float32", "bfloat16"}));
+        app.add_option("--device", device, "cpu, or cuda: the first GPU that CUDA shows")
+            ->capture_default_str()
+            ->check(CLI::IsMember({"cpu", "cuda"}));
         app.add_option("--seed", seed, "initial weights and order of samples")
             ->capture_default_str();
     }
@@ -60,18 +66,24 @@ struct DraftArguments {
     /// Of training this draft on batches of up to `rows` rows, as rank `rank` of `world`.
     MemoryPlan memory_plan(const ModelConfig& c, std::int64_t rows, std::uint64_t ring_bytes,
                            bool checkpoint_copy, std::int64_t rank, std::int64_t world) const {
-        const auto plan = [&]<class P>(P) {
-            return eyas::memory_plan<Eagle3<Cpu, P>>(c, options(), rows, ring_bytes,
-                                                     checkpoint_copy, rank, world);
-        };
-        return precision == Bf16::name ? plan(Bf16()) : plan(F32());
+        return with_model_kind(device, precision, [&]<class M>(ModelKind<M>) {
+            return eyas::memory_plan<M>(c, options(), rows, ring_bytes, checkpoint_copy, rank,
+                                        world);
+        });
     }
 
-    /// Builds the model in the precision asked for and calls f(model).
+    /// Builds the model on the device and in the precision asked for and calls f(model). Throws
+    /// ResourceError where there is no such device.
     template <class F>
     auto with_model(const ModelConfig& c, const VocabMap& map, F&& f) const {
-        return precision == Bf16::name ? with_precision<Bf16>(c, map, f)
-                                       : with_precision<F32>(c, map, f);
+        return with_model_kind(device, precision, [&]<class M>(ModelKind<M>) {
+            std::optional<M> m;
+            {
+                const HfWeights weights(target);  // let go when the model has its copy
+                m.emplace(c, options(), map, FrozenTarget::of(weights), seed);
+            }
+            return f(*m);
+        });
     }
 
 private:
@@ -80,16 +92,6 @@ private:
         o.loss = loss_type_from_name(loss);
         o.activations = activations == "keep" ? Activations::Keep : Activations::Recompute;
         return o;
-    }
-
-    template <class P, class F>
-    auto with_precision(const ModelConfig& c, const VocabMap& map, F& f) const {
-        std::optional<Eagle3<Cpu, P>> m;
-        {
-            const HfWeights weights(target);  // let go when the model has its copy
-            m.emplace(c, options(), map, FrozenTarget::of(weights), seed);
-        }
-        return f(*m);
     }
 };
 

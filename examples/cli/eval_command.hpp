@@ -3,7 +3,7 @@
 #include "command.hpp"
 #include "draft.hpp"
 #include "evaluation_text.hpp"
-#include "eyas/checkpoint/checkpoint.hpp"
+#include "eyas/checkpoint/on_host.hpp"
 #include "eyas/loader/loader.hpp"
 #include "stores.hpp"
 
@@ -44,7 +44,7 @@ private:
         const auto manifest = samples_of(store_, manifest_);
         loader_.shuffle = loader_.drop_last = false;
         return draft_.with_model(config, map, [&](auto& model) {
-            if (!dir.empty()) load_weights(dir, model.parameters(), model.vocab_map());
+            if (!dir.empty()) load_weights_into(model, dir);
             return with_store(
                 store_, [&](auto& store) { return evaluate_all(store, manifest, model, dir); });
         });

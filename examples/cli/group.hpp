@@ -4,10 +4,12 @@
 #include <string>
 #include <utility>
 
+#include "eyas/checkpoint/on_host.hpp"
 #include "eyas/checkpoint/state.hpp"
 #include "eyas/collective/collective.hpp"
 #include "eyas/collective/rendezvous.hpp"
 #include "eyas/core/json.hpp"
+#include "eyas/core/stop_signals.hpp"
 #ifdef EYAS_CLI_GLOO
 #include "eyas/collective/gloo.hpp"
 #endif
@@ -54,6 +56,7 @@ public:
     void join(std::chrono::seconds timeout) {
         auto r = rendezvous_from_environment();
         r.timeout = timeout;
+        r.interrupt = &stop_requested();
 #ifdef EYAS_CLI_GLOO
         gloo_ = std::make_shared<Gloo>(r);
 #else
@@ -90,7 +93,10 @@ public:
     template <class M>
     void share_weights(M& model) const {
         auto all = member();
-        for (const auto& p : model.parameters()) all.broadcast(p.value.bytes());
+        if (all.world() == 1) return;
+        const auto host = eyas::detail::weights_on_host(model);
+        for (const auto& p : host.content().parameters) all.broadcast(p.value.bytes());
+        host.put_back();
     }
 
     /// Root's answer, for all.

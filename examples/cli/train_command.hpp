@@ -8,6 +8,7 @@
 
 #include "checkpoints.hpp"
 #include "command.hpp"
+#include "eyas/checkpoint/on_host.hpp"
 #include "eyas/core/open_files.hpp"
 #include "eyas/ingest/handshake.hpp"
 #include "eyas/ledger/ledger.hpp"
@@ -99,7 +100,7 @@ private:
     template <class M>
     void start_from(M& model) const {
         if (a_.init.empty()) return;
-        load_weights(a_.init, model.parameters(), model.vocab_map());
+        load_weights_into(model, a_.init);
         std::printf("starting from the weights of %s\n", a_.init.c_str());
     }
 

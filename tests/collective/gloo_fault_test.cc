@@ -1,5 +1,7 @@
+#include <atomic>
 #include <catch2/catch.hpp>
 #include <csignal>
+#include <thread>
 
 #include "eyas/collective/collective.hpp"
 #include "eyas/collective/gloo.hpp"
@@ -287,6 +289,27 @@ TEST_CASE("a port that is taken is rank 0's error") {
     Posix posix({});
     const auto taken = posix.listen({"tcp", "127.0.0.1", port, ""});
     CHECK_THROWS_AS(Gloo({0, 2, "127.0.0.1", port, milliseconds(500)}), ResourceError);
+}
+
+TEST_CASE("who is interrupted while it waits for the others ends at once and says so") {
+    std::atomic<bool> stop{false};
+    for (const int rank : {0, 1}) {
+        Rendezvous r{rank, 2, "127.0.0.1", test::free_port(), never};
+        r.interrupt = &stop;
+        stop = false;
+        std::thread later([&] {
+            std::this_thread::sleep_for(milliseconds(50));
+            stop = true;
+        });
+        const auto said = text_of([&] { Gloo group(r); });
+        later.join();
+        CHECK_THAT(said, StartsWith("rank " + std::to_string(rank) + " of 2"));
+        CHECK_THAT(said, Contains("interrupted before rank " + std::to_string(1 - rank)));
+    }
+    Rendezvous nowhere{1, 2, "no-such-host.invalid", 29500, never};
+    stop = true;
+    nowhere.interrupt = &stop;
+    CHECK_THAT(text_of([&] { Gloo group(nowhere); }), Contains("no way leads there"));
 }
 
 TEST_CASE("a host that has no address is an error at the deadline") {

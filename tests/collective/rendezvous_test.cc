@@ -52,6 +52,12 @@ TEST_CASE("each launcher's variables are read") {
     CHECK(t.port == 29500);
     CHECK(t.timeout == std::chrono::seconds(60));
 
+    // torchrun whose agent listens at MASTER_PORT itself.
+    const auto agent = with(torchrun, "TORCHELASTIC_USE_AGENT_STORE", "True");
+    CHECK(of(agent).port == 29501);
+    CHECK(of(with(agent, "MASTER_PORT", "65535")).port == 65534);
+    CHECK(of(with(torchrun, "TORCHELASTIC_USE_AGENT_STORE", "False")).port == 29500);
+
     const Variables mpirun{{"OMPI_COMM_WORLD_RANK", "2"},
                            {"OMPI_COMM_WORLD_SIZE", "3"},
                            {"OMPI_COMM_WORLD_LOCAL_SIZE", "3"},

@@ -172,6 +172,15 @@ TEST_CASE("a rank that does not come, or not to NCCL, is told after the time-out
     CHECK(fake_cuda::alive() == Told());
 }
 
+TEST_CASE("who waits for others to join can be interrupted") {
+    const NcclRanks ranks(2);  // its time-out is two minutes
+    const std::atomic<bool> interrupt = true;
+    const Cuda gpu(0);
+    Rendezvous r{0, 2, "127.0.0.1", ranks.port, ranks.timeout};
+    r.interrupt = &interrupt;
+    CHECK_THROWS_WITH(NcclMember(r, gpu), Catch::Contains("rank 0 was interrupted"));
+}
+
 TEST_CASE("a rank that goes ends the others in their next call, and for good") {
     for (const int dies : {0, 1, 2}) {
         const NcclRanks ranks(3);  // its time-out is two minutes

@@ -84,7 +84,8 @@ struct Owned {
 
 template <class P, Device Dev = Cpu>
 struct Draft {
-    Draft(LossType loss, std::int64_t ttt_length, Activations activations)
+    Draft(LossType loss, std::int64_t ttt_length, Activations activations,
+          bool packed_weights = true)
         : embed(random_tensor({V, D}, 1)), head(random_tensor({V, D}, 2)) {
         const auto config = parse_model_config({{"hidden_size", D},
                                                 {"intermediate_size", 48},
@@ -97,7 +98,7 @@ struct Draft {
         for (std::int64_t v = 0; v < V; ++v) map.t2d.push_back(v % 2 == 0);
         for (std::int64_t d = 0; d < W; ++d) map.d2t.push_back(d);
         Eagle3Options options{.ttt_length = ttt_length, .activations = activations};
-        options.loss = loss;
+        options.loss = loss, options.packed_weights = packed_weights;
         model =
             std::make_unique<Eagle3<Dev, P>>(config, options, map, FrozenTarget{embed, head}, 1);
     }

@@ -1,5 +1,6 @@
 #pragma once
 #include <cstddef>
+#include <filesystem>
 #include <utility>
 #include <vector>
 
@@ -61,6 +62,20 @@ private:
     std::vector<Tensor> copies_;
 };
 
+/// What there is of a model without an optimizer.
+template <class M>
+ContentOnHost<typename M::DeviceType> weights_on_host(M& model) {
+    return {model.device(), {model.parameters(), model.vocab_map(), model.config(), {}}};
+}
+
 }  // namespace detail
+
+/// load_weights() into a model, wherever its parameters lie.
+template <class M>
+void load_weights_into(M& model, const std::filesystem::path& path) {
+    const auto host = detail::weights_on_host(model);
+    load_weights(path, host.content().parameters, model.vocab_map());
+    host.put_back();
+}
 
 }  // namespace eyas

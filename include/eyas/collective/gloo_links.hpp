@@ -54,7 +54,7 @@ public:
         // Kept back for connecting, when all have met. Gloo waits five times what it is told.
         const auto connecting = std::min(r.timeout / 4, std::chrono::milliseconds(10'000));
         ::gloo::transport::tcp::attr attr;
-        attr.hostname = address_towards(r, {deadline});
+        attr.hostname = address_towards(r, {deadline, r.interrupt});
         device_ = ::gloo::transport::tcp::CreateDevice(attr);
         transportContext_ = device_->createContext(rank, size);
         transportContext_->setTimeout(std::max(connecting / 5, std::chrono::milliseconds(1)));
@@ -63,7 +63,8 @@ public:
             const auto bytes = transportContext_->createPair(p)->address().bytes();
             mine[static_cast<std::size_t>(p)] = {bytes.begin(), bytes.end()};
         });
-        const auto theirs = Meeting(r, {deadline - connecting}).exchange(std::move(mine));
+        const auto theirs =
+            Meeting(r, {deadline - connecting, r.interrupt}).exchange(std::move(mine));
         for_each_peer([&](int p) {
             peer = p;
             const auto& bytes = theirs[static_cast<std::size_t>(p)];

@@ -128,8 +128,10 @@ private:
         std::string missing;
         for (std::size_t p = 1; p < guests.size(); ++p)
             if (!guests[p].link) missing += (missing.empty() ? "" : ", ") + std::to_string(p);
-        const auto why = "rank " + missing + " did not come within " +
-                         std::to_string(r_.timeout.count()) + " ms";
+        const auto why = is_interrupted()
+                             ? "rank 0 was interrupted before rank " + missing + " came"
+                             : "rank " + missing + " did not come within " +
+                                   std::to_string(r_.timeout.count()) + " ms";
         for (const auto& g : guests) {
             if (!g.link) continue;
             try {
@@ -139,6 +141,8 @@ private:
         }
         fail(why);
     }
+
+    bool is_interrupted() const { return limit_.cancelled && *limit_.cancelled; }
 
     [[noreturn]] void fail(const std::string& why) const {
         throw TransportError(
@@ -170,6 +174,7 @@ private:
             } catch (const TransportError& e) {
                 why = e.what();
             }
+            if (is_interrupted()) fail("interrupted before rank 0 let it in (" + why + ")");
             if (std::chrono::steady_clock::now() >= limit_.deadline)
                 fail("rank 0 did not let it in within " + std::to_string(r_.timeout.count()) +
                      " ms (" + why + ")");
@@ -220,13 +225,14 @@ inline std::string find_address_towards(const Address& place, std::string& why) 
     return "";
 }
 
-/// The same, waiting for it until the limit. Throws TransportError then.
+/// The same, waiting for it until the limit. Throws TransportError then, or where it is called off.
 inline std::string address_towards(const Rendezvous& r, const Limit& limit) {
     const Address place{"tcp", r.address, r.port, ""};
     for (std::string why;;) {
         auto own = find_address_towards(place, why);
         if (!own.empty()) return own;
-        if (std::chrono::steady_clock::now() >= limit.deadline)
+        if (std::chrono::steady_clock::now() >= limit.deadline ||
+            (limit.cancelled && *limit.cancelled))
             throw TransportError("no way leads there: " + why, place.text(),
                                  "Check MASTER_ADDR and this machine's network");
         std::this_thread::sleep_for(std::chrono::milliseconds(limit.wait_ms()));

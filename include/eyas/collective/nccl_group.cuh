@@ -143,7 +143,12 @@ private:
         config.blocking = 0;
         check_nccl(ncclCommInitRankConfig(&comm_, world_, id, rank_, &config),
                    at("ncclCommInitRankConfig"), comm_);
-        wait_until("ncclCommInitRankConfig", [this] { return is_ready("ncclCommInitRankConfig"); });
+        wait_until("ncclCommInitRankConfig", [&] {
+            if (r.interrupt && *r.interrupt)
+                throw TransportError("interrupted before all had joined",
+                                     at("ncclCommInitRankConfig"), "Start all ranks again");
+            return is_ready("ncclCommInitRankConfig");
+        });
     }
 
     /// Rank 0's, on all ranks. Where it has none, it meets the others all the same.
@@ -159,7 +164,7 @@ private:
         } catch (const TransportError&) {
             failure = std::current_exception();
         }
-        Meeting meeting(r, Limit::within(timeout_));
+        Meeting meeting(r, Limit::within(timeout_, r.interrupt));
         const auto got = meeting.exchange(std::move(brought));
         life_line_ = LifeLine(meeting.take_links());
         if (failure) std::rethrow_exception(failure);

@@ -1,4 +1,5 @@
 #pragma once
+#include <atomic>
 #include <charconv>
 #include <chrono>
 #include <cstdint>
@@ -21,6 +22,7 @@ struct Rendezvous {
     std::uint16_t port = 0;
     // For the group to meet, and for each wait for a peer afterwards.
     std::chrono::milliseconds timeout{60'000};
+    const std::atomic<bool>* interrupt = nullptr;  // ends the wait for others once it is true
 };
 
 namespace detail {
@@ -114,7 +116,8 @@ std::string launcher_address(const EnvironmentReader<Lookup>& from, bool slurm) 
 /// What the launcher of this process says: RANK and WORLD_SIZE (torchrun, or set by hand), else
 /// OMPI_COMM_WORLD_RANK and _SIZE (mpirun), else SLURM_PROCID and SLURM_STEP_NUM_TASKS or
 /// SLURM_NTASKS (within srun); and MASTER_ADDR, MASTER_PORT. MASTER_ADDR may be missing where
-/// mpirun started all on one machine, and under srun. Nothing set: a world of one.
+/// mpirun started all on one machine, and under srun. torchrun's agent may listen at MASTER_PORT
+/// itself, as it says; the group takes the next port then. Nothing set: a world of one.
 /// `lookup(const char* name)` gives a variable's text or a null pointer, as std::getenv does.
 /// Throws ContractError that names the variable which is missing or wrong.
 template <class Lookup>
@@ -144,8 +147,10 @@ Rendezvous rendezvous_from_environment(const Lookup& lookup) {
         throw ContractError("is missing", "MASTER_ADDR",
                             "Set it to the host of rank 0, as the others reach it: 127.0.0.1 where "
                             "all run on one machine");
-    r.port = static_cast<std::uint16_t>(from.number(
-        "MASTER_PORT", 1, 65535, "Set it to a free port of rank 0's host, 29500 say, for all"));
+    int port = from.number("MASTER_PORT", 1, 65535,
+                           "Set it to a free port of rank 0's host, 29500 say, for all");
+    if (from.text("TORCHELASTIC_USE_AGENT_STORE") == "True") port += port < 65535 ? 1 : -1;
+    r.port = static_cast<std::uint16_t>(port);
     return r;
 }
 

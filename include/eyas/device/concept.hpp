@@ -27,6 +27,17 @@ struct Matmul {
     float alpha = 1.f, beta = 0.f;
 };
 
+/// Y[m, n] = X[m, k] W^T, or Y += X W^T, with W [n, k] in the form that PackingDevice::pack() gave
+/// it; sums are fp32.
+template <class T>
+struct PackedMatmul {
+    std::int64_t m = 0, n = 0, k = 0;
+    const T* x = nullptr;
+    const float* weight = nullptr;
+    float* y = nullptr;
+    bool add = false;
+};
+
 namespace detail {
 struct ProbeIndex {
     EYAS_HD void operator()(std::int64_t) const {}
@@ -59,6 +70,19 @@ concept Device = requires(const D& d, std::int64_t n, const Matmul<float, float>
     d.download(from, to, bytes);  // the device's to the host's
     d.copy(from, to, bytes);      // the device's to the device's
     d.zero(to, bytes);            // of the device
+};
+
+/// A device that multiplies faster with weights in a form of its own, fp32 numbers, as many as the
+/// weight has. `packs(n, k)`: whether it has one for weights [n, k].
+template <class D>
+concept PackingDevice = Device<D> &&
+    requires(const D& d, std::int64_t n, const float* f32, const BFloat16* bf16, float* packed,
+             const PackedMatmul<float>& product, const PackedMatmul<BFloat16>& narrow) {
+    { d.packs(n, n) } -> std::same_as<bool>;
+    d.pack(f32, n, n, packed);
+    d.pack(bf16, n, n, packed);
+    d.matmul(product);
+    d.matmul(narrow);
 };
 
 }  // namespace eyas

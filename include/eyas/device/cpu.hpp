@@ -5,12 +5,11 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
-#include <string>
 #include <string_view>
 #include <vector>
 
-#include "eyas/core/error.hpp"
 #include "eyas/device/concept.hpp"
+#include "eyas/device/packed_product.hpp"
 
 namespace eyas {
 
@@ -70,41 +69,61 @@ public:
         const auto status =
             dnnl_sgemm(static_cast<char>(x.op_a), static_cast<char>(x.op_b), x.m, x.n, x.k, x.alpha,
                        x.a, x.lda, x.b, x.ldb, x.beta, x.c, x.ldc);
-        if (status != dnnl_success)
-            throw ContractError("oneDNN refused a matmul (status " + std::to_string(status) + ")",
-                                "Cpu::matmul m=" + std::to_string(x.m) +
-                                    " n=" + std::to_string(x.n) + " k=" + std::to_string(x.k),
-                                "Check the leading dimensions");
+        detail::check_dnnl(status, "a matmul", x.m, x.n, x.k);
     }
 
     /// Widens the operands to fp32 and multiplies there: products of bfloat16 values are exact in
     /// fp32, sums are fp32.
     void matmul(const Matmul<BFloat16, float>& x) const {
-        static thread_local std::vector<float> a, b;
         const auto rows_a = x.op_a == Op::None ? x.m : x.k,
                    width_a = x.op_a == Op::None ? x.k : x.m;
         const auto rows_b = x.op_b == Op::None ? x.k : x.n,
                    width_b = x.op_b == Op::None ? x.n : x.k;
-        widen(x.a, x.lda, rows_a, width_a, a);
-        widen(x.b, x.ldb, rows_b, width_b, b);
-        matmul(Matmul<float, float>{x.op_a, x.op_b, x.m, x.n, x.k, a.data(), width_a, b.data(),
-                                    width_b, x.c, x.ldc, x.alpha, x.beta});
+        const float* a = widened(x.a, x.lda, rows_a, width_a, scratch<0>());
+        const float* b = widened(x.b, x.ldb, rows_b, width_b, scratch<1>());
+        matmul(Matmul<float, float>{x.op_a, x.op_b, x.m, x.n, x.k, a, width_a, b, width_b, x.c,
+                                    x.ldc, x.alpha, x.beta});
+    }
+
+    bool packs(std::int64_t out, std::int64_t in) const {
+        return detail::PackedProduct(out, in).supported();
+    }
+    void pack(const float* weight, std::int64_t out, std::int64_t in, float* packed) const {
+        detail::PackedProduct(out, in).pack(weight, packed);
+    }
+    void pack(const BFloat16* weight, std::int64_t out, std::int64_t in, float* packed) const {
+        pack(widened(weight, in, out, in, scratch<1>()), out, in, packed);
+    }
+    void matmul(const PackedMatmul<float>& x) const {
+        if (x.m == 0) return;
+        detail::PackedProduct(x.n, x.k).multiply(x.x, x.weight, x.y, x.m, x.add);
+    }
+    void matmul(const PackedMatmul<BFloat16>& x) const {
+        matmul(PackedMatmul<float>{x.m, x.n, x.k, widened(x.x, x.k, x.m, x.k, scratch<0>()),
+                                   x.weight, x.y, x.add});
     }
 
 private:
-    void widen(const BFloat16* from, std::int64_t stride, std::int64_t rows, std::int64_t width,
-               std::vector<float>& to) const {
+    /// Of this thread, for an operand in fp32.
+    template <int operand>
+    static std::vector<float>& scratch() {
+        static thread_local std::vector<float> values;
+        return values;
+    }
+    const float* widened(const BFloat16* from, std::int64_t stride, std::int64_t rows,
+                         std::int64_t width, std::vector<float>& to) const {
         to.resize(static_cast<std::size_t>(rows * width));
         float* out = to.data();
         for_each_row(rows, [=](std::int64_t r) {
             for (std::int64_t j = 0; j < width; ++j)
                 out[r * width + j] = static_cast<float>(from[r * stride + j]);
         });
+        return out;
     }
 
     static constexpr std::int64_t serial_below = 1 << 12;
     static constexpr std::int64_t block = 1 << 12;
 };
-static_assert(Device<Cpu>);
+static_assert(PackingDevice<Cpu>);
 
 }  // namespace eyas

@@ -90,9 +90,8 @@ private:
 #endif
 };
 
-template <class K>
-__global__ void __launch_bounds__(most_threads_of<K>())
-    run_block(const __grid_constant__ K kernel) {
+template <class K, int most_threads = most_threads_of<K>()>
+__global__ void __launch_bounds__(most_threads) run_block(const __grid_constant__ K kernel) {
     __shared__ typename K::Shared shared;
     CudaBlock block;
     kernel(block, shared);

@@ -66,8 +66,7 @@ public:
         up_to_gates(p, embedding_table, batch, hidden, angles, steps, i);
         swiglu(device_, s.gate_up.data(), activated_.data(), n, f);
         copy(s.middle.data(), n * d, s.hidden.data());
-        linear(device_, activated_.data(), f, p.value(p.down), s.hidden.data(), d, n, f, d, true,
-               scratch_);
+        linear(device_, activated_.data(), p.weight(p.down), s.hidden.data(), n, true, scratch_);
     }
 
     /// Call before the first backward of a batch: clears the key and value gradients of every step.
@@ -115,13 +114,12 @@ private:
                      const Eagle3Batch<T>& batch, const T* hidden, const RotaryRows& angles,
                      std::vector<StepActivations<T>>& steps, std::int64_t i) {
         auto& s = steps[static_cast<std::size_t>(i)];
-        const auto n = batch.rows(), d = c_.hidden_size;
+        const auto n = batch.rows();
         resize(s, n);
         shift_left(device_, batch.ids.data(), s.ids.data(), batch.document.data(), batch.batch,
                    batch.tokens, i + 1, 0);
         input(p, embedding_table, hidden, s, n);
-        linear(device_, input_.data(), 2 * d, p.value(p.qkv), s.qkv.data(), qkv_width(), n, 2 * d,
-               qkv_width(), false, scratch_);
+        linear(device_, input_.data(), p.weight(p.qkv), s.qkv.data(), n, false, scratch_);
         rotary(device_, s.qkv.data(), n, qkv_width(),
                c_.num_attention_heads + c_.num_key_value_heads, c_.head_dim, angles, 1.f);
         if (recomputes())
@@ -150,14 +148,12 @@ private:
     /// From attention's result to the gates: middle, its norm, gate_up.
     void gate_up(const Eagle3Parameters<T>& p, const T* hidden, StepActivations<T>& s,
                  std::int64_t n) {
-        const auto d = c_.hidden_size, f = c_.intermediate_size;
+        const auto d = c_.hidden_size;
         copy(hidden, n * d, s.middle.data());
-        linear(device_, s.attended.data(), q_width(), p.value(p.o), s.middle.data(), d, n,
-               q_width(), d, true, scratch_);
+        linear(device_, s.attended.data(), p.weight(p.o), s.middle.data(), n, true, scratch_);
         rms_norm(device_, s.middle.data(), d, p.value(p.post_norm), normed_.data(), d,
                  s.rms_middle.data(), n, d, epsilon_);
-        linear(device_, normed_.data(), d, p.value(p.gate_up), s.gate_up.data(), 2 * f, n, d, 2 * f,
-               false, scratch_);
+        linear(device_, normed_.data(), p.weight(p.gate_up), s.gate_up.data(), n, false, scratch_);
     }
 
     TttAttention<T> attention(const Eagle3Batch<T>& batch,

@@ -196,8 +196,7 @@ private:
                      inverse_rms_.data(), n, d, static_cast<float>(c_.rms_norm_eps));
         else
             device_.copy(gathered_.data(), normed_.data(), gathered_.size() * sizeof(T));
-        device_.matmul(Matmul<T, float>{Op::None, Op::Transposed, n, w, d, normed_.data(), d,
-                                        p.value(p.lm_head), d, logits_.data(), w, 1.f, 0.f});
+        linear_unrounded(device_, normed_.data(), p.weight(p.lm_head), logits_.data(), n);
         score_rows<T>(device_, logits_.data(), teacher_.data(), kept_.data(), used_.data() + first,
                       draft_rows_.data() + first, n, w, dh != nullptr, weights);
         if (dh) backward_rows(p, n, at_.data() + first, dh);

@@ -40,9 +40,9 @@ public:
           config_(std::move(config)),
           options_(options),
           map_(std::move(map)),
-          parameters_((check(target), device_), config_, seed),
+          parameters_((check(target), device_), config_, seed, options_.packed_weights),
           embedding_(in_precision(target.embed_tokens)),
-          teacher_(device_, target.lm_head, map_),
+          teacher_(device_, target.lm_head, map_, options_.packed_weights),
           rotary_(config_, 0, dtype_of<Element>),
           work_(device_, config_, options_, map_) {}
     Eagle3(const Eagle3&) = delete;
@@ -83,6 +83,10 @@ public:
             {"draft: parameters", size(count, sizeof(Element))},
             {"draft: gradients", size(count, sizeof(float))}};
         const D device{};
+        if (options.packed_weights && PackingDevice<D>)
+            parts.push_back(
+                {"draft: packed weights",
+                 size(Eagle3Parameters<Element>::packed_count(device, config), sizeof(float))});
         const VocabMap none;
         Eagle3Workspace<D, Element> work(device, config, options, none);
         auto of_step = Arena::plan([&](Arena& a) { work.lay_out(a, rows); });
@@ -138,6 +142,7 @@ private:
         Eagle3Batch<Element>::check(batch, config_);
         reserve(batch.batch_size() * batch.tokens(), batch.tokens());
         work_.batch.assign(device_, batch);
+        parameters_.pack(device_);
         forward();
         const auto steps = work_.activations.size();
         std::array<const Element*, Eagle3Options::longest_ttt> hidden{};
@@ -156,15 +161,15 @@ private:
     }
 
     void forward() {
-        const auto n = work_.batch.rows(), d = config_.hidden_size, dt = config_.target_hidden_size;
+        const auto n = work_.batch.rows(), d = config_.hidden_size;
         rotary_.reserve(work_.batch.last_position() + options_.ttt_length + 1);
         for (std::size_t k = 0; k < work_.angles.size(); ++k)
             assign_rotation(device_, work_.angles[k], rotary_,
                             {work_.batch.host_positions.data(), work_.batch.host_positions.size()},
                             work_.batch.positions.data(), n, static_cast<std::int64_t>(k));
         work_.projected.resize(static_cast<std::size_t>(n * d));
-        linear(device_, projection_input(), 3 * dt, parameters_.value(parameters_.fc),
-               work_.projected.data(), d, n, 3 * dt, d, false, work_.scratch);
+        linear(device_, projection_input(), parameters_.weight(parameters_.fc),
+               work_.projected.data(), n, false, work_.scratch);
         for (std::int64_t k = 0; k < options_.ttt_length; ++k)
             work_.step.forward(parameters_, table(), work_.batch, input_of(k),
                                work_.angles[static_cast<std::size_t>(k)], work_.activations, k);

@@ -1,4 +1,5 @@
 #pragma once
+#include <array>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -12,6 +13,7 @@
 #include "eyas/device/transfer.hpp"
 #include "eyas/format/hf_config.hpp"
 #include "eyas/model/concept.hpp"
+#include "eyas/ops/linear.hpp"
 
 namespace eyas {
 
@@ -22,8 +24,9 @@ template <class T>
 class Eagle3Parameters {
 public:
     /// Linear layers N(0, initializer_range), norms 1. The same seed gives the same bits anywhere.
+    /// `packs`: keep the weights of linear layers packed besides, where the device can.
     template <Device D>
-    Eagle3Parameters(const D& device, const ModelConfig& c, std::uint64_t seed)
+    Eagle3Parameters(const D& device, const ModelConfig& c, std::uint64_t seed, bool packs)
         : Eagle3Parameters(c) {
         values_ = Tensor(dtype_of<T>, {size_});
         grads_ = zeros_on(device, DType::F32, {size_});
@@ -31,20 +34,33 @@ public:
         initialise(c.initializer_range, seed);
         values_ = on_device(device, std::move(values_));
         bind();
+        if (packs) packed_ = Tensor(DType::F32, {plan_packed(device)});
     }
 
     /// Elements that a draft of this config has.
     static std::int64_t count(const ModelConfig& c) { return Eagle3Parameters(c).size_; }
+    /// Numbers (fp32) that packed weights take on a device.
+    template <Device D>
+    static std::int64_t packed_count(const D& device, const ModelConfig& c) {
+        return Eagle3Parameters(c).plan_packed(device);
+    }
 
     /// Where a matrix begins in the block, for values and for gradients, and which parameters of
     /// the list it is made of.
     struct Slot {
         std::int64_t offset = 0;
         std::size_t first = 0, count = 0;
+        std::int64_t out = 0, in = 0;  // rows of the matrix, and columns
+        std::int64_t packed = -1;      // where the packed weight begins, -1: it has none
     };
     Slot qkv, o, gate_up, down, hidden_norm, input_norm, post_norm, fc, fc_norm[3], norm, lm_head;
 
     const T* value(Slot s) const { return values_.as<T>().data() + s.offset; }
+    /// A linear layer's weight; packed as of the last pack().
+    LinearWeight<T> weight(Slot s) const {
+        const bool packed = !packed_.empty() && s.packed >= 0;
+        return {value(s), s.out, s.in, packed ? packed_.as<float>().data() + s.packed : nullptr};
+    }
     float* grad(Slot s) { return grads_.as<float>().data() + s.offset; }
     const std::vector<Parameter>& list() const { return parameters_; }
     template <Device D>
@@ -53,7 +69,31 @@ public:
     }
     std::int64_t size() const { return size_; }  // elements
 
+    /// Packs the weights as they are now; call it before a batch, since values change outside.
+    template <Device D>
+    void pack(const D& device) {
+        if constexpr (PackingDevice<D>)
+            for (const auto* s : linear_layers())
+                if (!packed_.empty() && s->packed >= 0)
+                    device.pack(value(*s), s->out, s->in, packed_.as<float>().data() + s->packed);
+    }
+
 private:
+    std::array<Slot*, 6> linear_layers() { return {&qkv, &o, &gate_up, &down, &fc, &lm_head}; }
+
+    /// Where each weight's packed form begins; returns the numbers in all.
+    template <Device D>
+    std::int64_t plan_packed([[maybe_unused]] const D& device) {
+        std::int64_t size = 0;
+        if constexpr (PackingDevice<D>)
+            for (auto* s : linear_layers())
+                if (device.packs(s->out, s->in)) {
+                    s->packed = size;
+                    size += s->out * s->in;
+                }
+        return size;
+    }
+
     /// Names, shapes and places; no memory.
     explicit Eagle3Parameters(const ModelConfig& c) {
         const auto d = c.hidden_size, q = c.num_attention_heads * c.head_dim,
@@ -83,6 +123,7 @@ private:
             slot.offset = size_;
             slot.first = parameters_.size();
         }
+        if (shape.rank() == 2) slot.out += shape[0], slot.in = shape[1];
         parameters_.push_back({name, {nullptr, dtype_of<T>, shape}, {nullptr, DType::F32, shape}});
         size_ += shape.elements();
     }
@@ -114,7 +155,7 @@ private:
 
     std::vector<Parameter> parameters_;
     std::int64_t size_ = 0;
-    Tensor values_, grads_;
+    Tensor values_, grads_, packed_;
 };
 
 /// Passes on which slots' gradients are final; silent where nobody asked.

@@ -10,7 +10,28 @@ namespace eyas {
 /// Scratch for matmuls whose fp32 result is rounded to a narrower T; unused when T is float.
 using RoundingScratch = ArenaArray<float>;
 
+/// The weight of a linear layer [O, I], and the same packed where the device multiplies faster so.
+template <class T>
+struct LinearWeight {
+    const T* plain = nullptr;
+    std::int64_t out = 0, in = 0;
+    const float* packed = nullptr;  // PackingDevice::pack() of it, or nullptr
+};
+
 namespace detail {
+/// y = product, or y += product, of what is [rows, width] in fp32 and is rounded to T first.
+template <class T, Device Dev>
+void round_product(const Dev& device, const float* from, T* y, std::int64_t y_stride,
+                   std::int64_t rows, std::int64_t width, bool add) {
+    device.for_each_row(rows, [=](std::int64_t r) {
+        for (std::int64_t j = 0; j < width; ++j) {
+            const float v = static_cast<float>(T(from[r * width + j]));
+            T& slot = y[r * y_stride + j];
+            slot = T(add ? static_cast<float>(slot) + v : v);
+        }
+    });
+}
+
 /// y = product, or y += product, where the product is rounded to T before the addition (a residual
 /// addition of the reference). Float writes straight into y.
 template <class T, Device Dev>
@@ -23,16 +44,22 @@ void matmul_rounded(const Dev& device, Matmul<T, float> product, T* y, std::int6
         device.matmul(product);
     } else {
         scratch.resize(static_cast<std::size_t>(product.m * product.n));
-        const float* from = product.c = scratch.data();
-        const auto width = product.ldc = product.n;
+        product.c = scratch.data(), product.ldc = product.n;
         device.matmul(product);
-        device.for_each_row(product.m, [=](std::int64_t r) {
-            for (std::int64_t j = 0; j < width; ++j) {
-                const float v = static_cast<float>(T(from[r * width + j]));
-                T& slot = y[r * y_stride + j];
-                slot = T(add ? static_cast<float>(slot) + v : v);
-            }
-        });
+        round_product(device, scratch.data(), y, y_stride, product.m, product.n, add);
+    }
+}
+template <class T, PackingDevice Dev>
+void matmul_rounded(const Dev& device, PackedMatmul<T> product, T* y, bool add,
+                    RoundingScratch& scratch) {
+    if constexpr (std::same_as<T, float>) {
+        product.y = y, product.add = add;
+        device.matmul(product);
+    } else {
+        scratch.resize(static_cast<std::size_t>(product.m * product.n));
+        product.y = scratch.data();
+        device.matmul(product);
+        round_product(device, scratch.data(), y, product.n, product.m, product.n, add);
     }
 }
 }  // namespace detail
@@ -46,6 +73,30 @@ void linear(const Dev& device, const T* x, std::int64_t x_stride, const T* weigh
     detail::matmul_rounded(
         device, Matmul<T, float>{Op::None, Op::Transposed, rows, out, in, x, x_stride, weight, in},
         y, y_stride, add, scratch);
+}
+
+/// The same with x [N, I] and y [N, O] without gaps, and a weight that may be packed.
+template <class T, Device Dev>
+void linear(const Dev& device, const T* x, const LinearWeight<T>& weight, T* y, std::int64_t rows,
+            bool add, RoundingScratch& scratch) {
+    if constexpr (PackingDevice<Dev>)
+        if (weight.packed)
+            return detail::matmul_rounded(
+                device, PackedMatmul<T>{rows, weight.out, weight.in, x, weight.packed}, y, add,
+                scratch);
+    linear(device, x, weight.in, weight.plain, y, weight.out, rows, weight.in, weight.out, add,
+           scratch);
+}
+
+/// y = x W^T in fp32, not rounded. x [N, I], y [N, O].
+template <class T, Device Dev>
+void linear_unrounded(const Dev& device, const T* x, const LinearWeight<T>& weight, float* y,
+                      std::int64_t rows) {
+    if constexpr (PackingDevice<Dev>)
+        if (weight.packed)
+            return device.matmul(PackedMatmul<T>{rows, weight.out, weight.in, x, weight.packed, y});
+    device.matmul(Matmul<T, float>{Op::None, Op::Transposed, rows, weight.out, weight.in, x,
+                                   weight.in, weight.plain, weight.in, y, weight.out, 1.f, 0.f});
 }
 
 /// dx = dy W, or dx += dy W. dy [N, O], W [O, I], dx [N, I].

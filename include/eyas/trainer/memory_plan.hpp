@@ -67,10 +67,14 @@ struct MemoryPlan {
             remedy = "Weights and optimizer alone need " + megabytes(fixed) +
                      ": use a smaller draft or more memory";
         }
+        const auto without = [&](const ArenaPart& p, const std::string& knob) {
+            remedy += "; without " + knob + " it is " + megabytes(p.bytes) + " less";
+        };
         for (const auto& p : parts)
             if (p.name.starts_with("checkpoint: "))
-                remedy += "; without async_checkpoints (--no-async-checkpoints) it is " +
-                          megabytes(p.bytes) + " less";
+                without(p, "async_checkpoints (--no-async-checkpoints)");
+            else if (p.name == "draft: packed weights" && p.bytes > 0)
+                without(p, "packed_weights (--no-packed-weights)");
         throw ResourceError("the plan needs " + megabytes(total()) + ", the budget is " +
                                 megabytes(budget) + "\n" + text(),
                             "memory plan", remedy + "; half the rows save " + megabytes(grows / 2));

@@ -103,6 +103,7 @@ EYAS_HD void diagonal_dots(B& block, const AttentionStrip<T>& s, const T* x, con
 template <class T>
 struct AttentionSoftmaxRow {
     using Shared = Diagonals;
+    static constexpr int most_threads = attention_threads;
     AttentionStrip<T> s;
     float* scores;
     T* p;
@@ -178,6 +179,7 @@ struct AttentionOutputCell {
 template <class T>
 struct AttentionBackwardRow {
     using Shared = Diagonals;
+    static constexpr int most_threads = attention_threads;
     AttentionStrip<T> s;
     const float* log_sum;
     const T* d_out;

@@ -13,6 +13,7 @@ namespace detail {
 template <class T>
 struct RmsNormRow {
     using Shared = NoShared;
+    static constexpr int most_threads = row_threads;
     const T* x;
     std::int64_t x_stride;
     const T* weight;
@@ -49,6 +50,7 @@ struct RmsNormRow {
 template <class T>
 struct RmsNormBackwardRow {
     using Shared = NoShared;
+    static constexpr int most_threads = row_threads;
     const T* x;
     std::int64_t x_stride;
     const T* weight;
@@ -91,6 +93,7 @@ struct RmsNormBackwardRow {
 template <class T>
 struct RmsNormWeightPartial {
     using Shared = NoShared;
+    static constexpr int most_threads = row_threads;
     static constexpr std::int64_t chunk = 64;
     const T* x;
     std::int64_t x_stride;

@@ -1,0 +1,39 @@
+#pragma once
+#include <string>
+
+#include "eyas/core/error.hpp"
+#include "eyas/device/cpu.hpp"
+#include "eyas/model/eagle3.hpp"
+#ifdef EYAS_CLI_CUDA
+#include "eyas/device/cuda.cuh"
+#include "eyas/ops/block/all.hpp"
+#endif
+
+namespace eyas::cli {
+
+/// A type of draft, without one.
+template <class M>
+struct ModelKind {};
+
+namespace detail {
+template <class D, class F>
+auto with_precision_on(const std::string& precision, const F& f) {
+    return precision == Bf16::name ? f(ModelKind<Eagle3<D, Bf16>>())
+                                   : f(ModelKind<Eagle3<D, F32>>());
+}
+}  // namespace detail
+
+/// Calls f(ModelKind<M>()) for the draft that options name: `device` cpu or cuda, `precision`
+/// float32 or bfloat16. Throws ContractError for a device that this program was built without.
+template <class F>
+auto with_model_kind(const std::string& device, const std::string& precision, const F& f) {
+    if (device == "cpu") return detail::with_precision_on<Cpu>(precision, f);
+#ifdef EYAS_CLI_CUDA
+    return detail::with_precision_on<Cuda>(precision, f);
+#else
+    throw ContractError("this eyas was built without CUDA", "--device " + device,
+                        "Use eyas-cuda (bazel build //examples/cli:eyas-cuda)");
+#endif
+}
+
+}  // namespace eyas::cli
