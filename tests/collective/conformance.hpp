@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "eyas/collective/collective.hpp"
+#include "eyas/collective/shard_list.hpp"
 #include "eyas/core/bfloat16.hpp"
 #include "eyas/device/mark.hpp"
 #include "eyas/device/transfer.hpp"
@@ -53,13 +54,25 @@ std::vector<T> shards_of(const std::vector<std::size_t>& counts, F&& values) {
     return all;
 }
 
+/// The same values in each precision.
+template <class T>
+std::vector<T> values_as(int rank, std::size_t n) {
+    std::vector<T> v;
+    for (const auto x : values_of_rank<float>(rank, n)) v.push_back(T(x));
+    return v;
+}
+
+/// Whether a rank's shard has the same values in both.
+inline bool same_shard(const std::vector<float>& a, const std::vector<float>& b,
+                       const std::vector<std::size_t>& counts, int rank) {
+    const auto starts = eyas::detail::starts_of(counts);
+    return std::ranges::equal(eyas::detail::shard_of(std::span(a), starts, rank),
+                              eyas::detail::shard_of(std::span(b), starts, rank));
+}
+
 template <class T, class C>
 void check_gathers(C& group, const std::vector<std::size_t>& counts, std::size_t n) {
-    const auto values = [n](int rank) {
-        std::vector<T> v;
-        for (const auto x : values_of_rank<float>(rank, n)) v.push_back(T(x));
-        return v;
-    };
+    const auto values = [n](int rank) { return values_as<T>(rank, n); };
     const auto same = [](const std::vector<T>& a, const std::vector<T>& b) {
         return std::ranges::equal(std::as_bytes(std::span(a)), std::as_bytes(std::span(b)));
     };
@@ -85,10 +98,7 @@ void check_shards(C& group, std::size_t largest) {
             auto sum = values_of_rank<float>(group.rank(), n), v = sum;
             group.all_reduce(std::span(sum));
             group.reduce_scatter(v, counts);
-            std::size_t begin = 0;
-            for (int p = 0; p < group.rank(); ++p) begin += counts[static_cast<std::size_t>(p)];
-            const auto end = begin + counts[static_cast<std::size_t>(group.rank())];
-            for (auto i = begin; i < end; ++i) detail::must(v[i] == sum[i], "reduce_scatter", n);
+            detail::must(detail::same_shard(v, sum, counts, group.rank()), "reduce_scatter", n);
             detail::check_gathers<float>(group, counts, n);
             if (n < 10'000) detail::check_gathers<BFloat16>(group, counts, n);
         }
@@ -143,17 +153,10 @@ void check_device_shards(C& group, const D& device, std::size_t largest) {
             const auto got = detail::on_device(device, mine, [&](std::span<float> v) {
                 group.reduce_scatter(v, counts, mark_of(device));
             });
-            std::size_t begin = 0;
-            for (int p = 0; p < group.rank(); ++p) begin += counts[static_cast<std::size_t>(p)];
-            const auto end = begin + counts[static_cast<std::size_t>(group.rank())];
-            for (auto i = begin; i < end; ++i)
-                detail::must(got[i] == sum[i], "reduce_scatter on a device", n);
+            detail::must(detail::same_shard(got, sum, counts, group.rank()),
+                         "reduce_scatter on a device", n);
             const auto gathered = [&]<class T>(T) {
-                const auto values = [n](int rank) {
-                    std::vector<T> v;
-                    for (const auto x : values_of_rank<float>(rank, n)) v.push_back(T(x));
-                    return v;
-                };
+                const auto values = [n](int rank) { return detail::values_as<T>(rank, n); };
                 const auto all = detail::on_device(
                     device, values(group.rank()),
                     [&](std::span<T> v) { group.all_gather(v, counts, mark_of(device)); });

@@ -1,9 +1,11 @@
 #pragma once
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <span>
 #include <vector>
 
+#include "eyas/collective/shard_list.hpp"
 #include "eyas/device/host_blocks.hpp"
 #include "eyas/device/transfer.hpp"
 #include "tests/collective/thread_group.hpp"
@@ -25,31 +27,23 @@ public:
         std::vector<float> mine(values.size());
         download(device_, values.data(), std::span(mine));
         ThreadRank::reduce_scatter(mine, counts);
-        const auto [begin, size] = shard(counts);
-        for (std::size_t i = 0; i < mine.size(); ++i)
-            if (i < begin || i >= begin + size) mine[i] = std::nanf("");
-        upload(device_, std::span<const float>(mine), values.data());
+        std::vector<float> left(values.size(), std::nanf(""));
+        const auto starts = detail::starts_of(counts);
+        std::ranges::copy(detail::shard_of(std::span(mine), starts, rank()),
+                          detail::shard_of(std::span(left), starts, rank()).begin());
+        upload(device_, std::span<const float>(left), values.data());
     }
     void all_gather(std::span<std::byte> bytes, std::span<const std::size_t> counts,
                     const HostBlocks::Mark&) {
         std::vector<std::byte> all(bytes.size(), std::byte{0xff});
-        const auto [begin, size] = shard(counts);
-        device_.download(bytes.data() + begin, all.data() + begin, size);
+        const auto starts = detail::starts_of(counts);
+        download(device_, detail::shard_of(bytes, starts, rank()).data(),
+                 detail::shard_of(std::span(all), starts, rank()));
         ThreadRank::all_gather(all, counts);
         upload(device_, std::span<const std::byte>(all), bytes.data());
     }
 
 private:
-    struct Shard {
-        std::size_t begin, size;
-    };
-    Shard shard(std::span<const std::size_t> counts) const {
-        const auto mine = static_cast<std::size_t>(rank());
-        std::size_t begin = 0;
-        for (std::size_t p = 0; p < mine; ++p) begin += counts[p];
-        return {begin, counts[mine]};
-    }
-
     HostBlocks device_;
 };
 static_assert(ReachesMemoryOf<BlocksRank, HostBlocks> && !ReachesMemoryOf<ThreadRank, HostBlocks>);
