@@ -1,9 +1,4 @@
 #pragma once
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
 #include <chrono>
 #include <cstring>
 #include <functional>
@@ -17,25 +12,9 @@
 #include "eyas/core/file.hpp"
 #include "forked.hpp"
 #include "tests/checkpoint/run_directory.hpp"
+#include "tests/collective/free_port.hpp"
 
 namespace eyas::test {
-
-/// A port of this machine that nobody has. Not one of those that the system gives out by itself: a
-/// process that connects to such a port before anybody listens may come to speak with itself.
-inline std::uint16_t free_port() {
-    static int next = 20'000 + static_cast<int>(::getpid()) % 8'000;
-    for (int tries = 0; tries < 2'000; ++tries) {
-        next = next >= 32'000 ? 20'000 : next + 1;
-        const detail::Fd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-        sockaddr_in at{};
-        at.sin_family = AF_INET;
-        at.sin_port = htons(static_cast<std::uint16_t>(next));
-        at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-        if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&at), sizeof at) == 0)
-            return static_cast<std::uint16_t>(next);
-    }
-    throw std::runtime_error("no free port");
-}
 
 /// A process for each rank of a world, which share a rendezvous; none of them had a thread when it
 /// was made. What a rank returns or throws comes back as text.

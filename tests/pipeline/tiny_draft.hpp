@@ -5,6 +5,7 @@
 #include <random>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "eyas/eyas.hpp"
@@ -54,7 +55,8 @@ inline ModelConfig tiny_config() {
 
 template <PrecisionPolicy P, Device Dev = Cpu>
 struct TinyDraft {
-    explicit TinyDraft(std::uint64_t seed = 1, Activations activations = Activations::Keep)
+    explicit TinyDraft(std::uint64_t seed = 1, Activations activations = Activations::Keep,
+                       Dev device = Dev{})
         : random(7) {
         embed = random_tensor(DType::F32, Shape{V, D}, random);
         head = random_tensor(DType::F32, Shape{V, D}, random);
@@ -63,7 +65,7 @@ struct TinyDraft {
         for (std::int64_t d = 0; d < W; ++d) map.d2t.push_back(d);
         model = std::make_unique<Eagle3<Dev, P>>(
             tiny_config(), Eagle3Options{.ttt_length = 3, .activations = activations}, map,
-            FrozenTarget{embed, head}, seed);
+            FrozenTarget{embed, head}, seed, std::move(device));
     }
     std::mt19937 random;
     Tensor embed, head;

@@ -17,13 +17,15 @@ namespace detail {
 template <Device D>
 class ContentOnHost {
 public:
-    ContentOnHost(const D& device, CheckpointContent live)
+    /// `gathered`: the optimizer's state lies in the host's memory already.
+    ContentOnHost(const D& device, CheckpointContent live, bool gathered = false)
         : device_(device),
           live_(std::move(live)),
           parameters_(live_.parameters.begin(), live_.parameters.end()),
           optimizer_(live_.optimizer) {
         if (!device.memory()) return;
         for (auto& p : parameters_) p.value = copied(p.value);
+        if (gathered) return;
         for (auto& b : optimizer_) {
             const auto twin = live_.parameter_at(b.buffer);
             b.buffer = twin < parameters_.size() ? parameters_[twin].value : copied(b.buffer);
@@ -34,7 +36,8 @@ public:
         return {parameters_, live_.vocab_map, live_.config, optimizer_};
     }
 
-    /// After somebody wrote through content(): the live ones become what it is.
+    /// After somebody wrote through content(), where nothing was gathered: the live ones become
+    /// what it is.
     void put_back() const {
         if (!device_.memory()) return;
         for (std::size_t i = 0; i < parameters_.size(); ++i)

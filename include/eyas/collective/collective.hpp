@@ -1,4 +1,5 @@
 #pragma once
+#include <concepts>
 #include <cstddef>
 #include <memory>
 #include <span>
@@ -33,6 +34,14 @@ public:
     int world() const { return backend_->world(); }
     bool is_root() const { return rank() == 0; }
 
+    /// Whether the calls that take a mark may name what this device works on.
+    template <Device D>
+    bool reaches(const D& device) const {
+        if (!device.memory()) return true;
+        if constexpr (ReachesMemoryOf<B, D>) return backend_->reaches(device);
+        return false;
+    }
+
     /// In place: every rank ends with the sum over ranks.
     void all_reduce(std::span<float> values) {
         if (world() > 1 && !values.empty()) backend_->all_reduce(values);
@@ -55,6 +64,16 @@ public:
         check_shards(values.size(), counts, "reduce_scatter");
         if (world() > 1 && !values.empty()) backend_->reduce_scatter(values, counts);
     }
+    /// The same of what a device works on that is within reach; `after`: its mark, mark_of(device).
+    template <class Mark>
+    void reduce_scatter(std::span<float> values, std::span<const std::size_t> counts,
+                        const Mark& after) {
+        check_shards(values.size(), counts, "reduce_scatter");
+        if (world() > 1 && !values.empty())
+            on_device(after, [&](const auto&... mark) {
+                backend_->reduce_scatter(values, counts, mark...);
+            });
+    }
 
     /// Every rank ends with all shards, each as its own rank had it. Arguments and errors as above.
     template <class T>
@@ -63,6 +82,17 @@ public:
         check_shards(values.size(), counts, "all_gather");
         if (world() > 1 && !values.empty())
             backend_->all_gather(std::as_writable_bytes(values), in_bytes<T>(counts));
+    }
+    /// The same of what a device works on.
+    template <class T, class Mark>
+    requires std::is_trivially_copyable_v<T>
+    void all_gather(std::span<T> values, std::span<const std::size_t> counts, const Mark& after) {
+        check_shards(values.size(), counts, "all_gather");
+        const auto bytes = in_bytes<T>(counts);
+        if (world() > 1 && !values.empty())
+            on_device(after, [&](const auto&... mark) {
+                backend_->all_gather(std::as_writable_bytes(values), bytes, mark...);
+            });
     }
 
     /// The same on root alone; elsewhere nothing changes.
@@ -99,6 +129,19 @@ private:
                                     " values, or shards of another sum",
                                 std::string("Collective::") + call,
                                 "Give one count per rank, which add up to the whole");
+    }
+    /// call(after), or call() for what is the host's.
+    template <class Mark, class F>
+    static void on_device(const Mark& after, F&& call) {
+        if constexpr (std::same_as<Mark, NothingPending>)
+            call();
+        else if constexpr (requires(B & b, std::span<float> f, std::span<const std::size_t> n) {
+                               b.reduce_scatter(f, n, after);
+                           })
+            call(after);
+        else
+            throw ContractError("the values lie in the memory of a device", "Collective",
+                                "Use a group that reaches it");
     }
     template <class T>
     static std::vector<std::size_t> in_bytes(std::span<const std::size_t> counts) {

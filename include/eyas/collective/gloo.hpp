@@ -4,7 +4,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <numeric>
 #include <optional>
 #include <span>
 #include <string>
@@ -14,6 +13,7 @@
 #include "eyas/collective/concept.hpp"
 #include "eyas/collective/gloo_mesh.hpp"
 #include "eyas/collective/rendezvous.hpp"
+#include "eyas/collective/shard_list.hpp"
 
 namespace eyas {
 
@@ -35,14 +35,7 @@ public:
     /// time-out (rank 0 names it), ContractError where ranks disagree about the group,
     /// ResourceError where rank 0's port is taken.
     explicit Gloo(const Rendezvous& r) : rank_(r.rank), world_(r.world) {
-        if (r.world < 1 || r.world > Rendezvous::most_ranks || r.rank < 0 || r.rank >= r.world ||
-            r.timeout < std::chrono::milliseconds(1))
-            throw ContractError("rank " + std::to_string(r.rank) + " of " +
-                                    std::to_string(r.world) + ", time-out " +
-                                    std::to_string(r.timeout.count()) + " ms",
-                                "Gloo",
-                                "Use 1 to " + std::to_string(Rendezvous::most_ranks) +
-                                    " ranks, numbered from 0, and a time-out above 0");
+        detail::check_rendezvous(r, "Gloo");
         if (world_ == 1) return;
         segment_ = std::min(segment_, most_scratch / static_cast<std::size_t>(world_) / 2);
         mesh_ = std::make_unique<detail::GlooMesh>(r);
@@ -59,7 +52,7 @@ public:
         const auto slot = next_slot('b', bytes.size(), root);
         mesh_->run(name("broadcast", bytes.size()), [&] {
             in_rounds(rounds_of(bytes.size(), segment_), slot, [&](std::size_t k, Wave& wave) {
-                const auto part = segment_of(bytes, k, segment_);
+                const auto part = detail::segment_of(bytes, k, segment_);
                 if (rank_ == root)
                     mesh_->for_each_peer([&](int p) { wave.send(p, part); });
                 else
@@ -78,30 +71,22 @@ public:
     /// `values`: of all ranks' shards, one after the other; `counts[p]`: elements of rank p's.
     /// In place: this rank's shard becomes the sum over ranks, the others stay as they are.
     void reduce_scatter(std::span<float> values, std::span<const std::size_t> counts) {
-        if (world_ > 1) scatter_sums(values, starts_of(counts));
+        if (world_ > 1) scatter_sums(values, detail::starts_of(counts));
     }
 
     /// Every rank ends with all shards, each as its own rank had it.
     void all_gather(std::span<std::byte> bytes, std::span<const std::size_t> counts) {
-        if (world_ > 1) gather_shards(bytes, starts_of(counts), everyone);
+        if (world_ > 1) gather_shards(bytes, detail::starts_of(counts), everyone);
     }
 
     /// The same on root alone.
     void gather(std::span<std::byte> bytes, std::span<const std::size_t> counts, int root) {
-        if (world_ > 1) gather_shards(bytes, starts_of(counts), root);
-    }
-
-    /// `n` elements in shards that differ by one at most.
-    std::vector<std::size_t> even_shards(std::size_t n) const {
-        const auto ranks = static_cast<std::size_t>(world_);
-        std::vector<std::size_t> counts(ranks, n / ranks);
-        for (std::size_t p = 0; p < n % ranks; ++p) ++counts[p];
-        return counts;
+        if (world_ > 1) gather_shards(bytes, detail::starts_of(counts), root);
     }
 
 private:
     using Wave = detail::GlooMesh::Wave;
-    using Starts = std::vector<std::size_t>;  // of each rank's shard, and the end of the last
+    using Starts = detail::ShardStarts;
 
     static constexpr int everyone = -1;                                 // where a root is asked for
     static constexpr std::size_t most_scratch = std::size_t{64} << 20;  // bytes
@@ -121,22 +106,6 @@ private:
         return std::string(call) + " of " + std::to_string(bytes) + " bytes";
     }
     static std::size_t rounds_of(std::size_t n, std::size_t each) { return (n + each - 1) / each; }
-    template <class T>
-    static std::span<T> segment_of(std::span<T> all, std::size_t k, std::size_t each) {
-        const auto begin = std::min(all.size(), k * each);
-        return all.subspan(begin, std::min(each, all.size() - begin));
-    }
-    template <class T>
-    static std::span<T> shard(std::span<T> values, const Starts& starts, int p) {
-        const auto at = static_cast<std::size_t>(p);
-        return values.subspan(starts[at], starts[at + 1] - starts[at]);
-    }
-
-    static Starts starts_of(std::span<const std::size_t> counts) {
-        Starts starts(counts.size() + 1);
-        std::partial_sum(counts.begin(), counts.end(), starts.begin() + 1);
-        return starts;
-    }
 
     /// post(k, wave) adds the transfers of round k; done(k) follows when they have ended, while
     /// those of the next are under way.
@@ -172,7 +141,7 @@ private:
     void sum_everywhere(std::span<T> values) {
         if (world_ == 1 || values.empty()) return;
         if (values.size_bytes() > small) {
-            const auto starts = starts_of(even_shards(values.size()));
+            const auto starts = detail::starts_of(detail::even_shards(values.size(), world_));
             scatter_sums(values, starts);
             gather_shards(values, starts, everyone);
             return;
@@ -215,17 +184,10 @@ private:
         return {reinterpret_cast<T*>(scratch_.get()), n};
     }
 
-    static std::size_t longest(const Starts& starts) {
-        std::size_t n = 0;
-        for (std::size_t p = 0; p + 1 < starts.size(); ++p)
-            n = std::max(n, starts[p + 1] - starts[p]);
-        return n;
-    }
-
     template <class T>
     void scatter_sums(std::span<T> values, const Starts& starts) {
         const auto each = segment_ / sizeof(T);
-        const auto mine = shard(values, starts, rank_);
+        const auto mine = detail::shard_of(values, starts, rank_);
         const auto stride = std::min(each, mine.size());
         // Of each rank's terms the segment that is summed and the one that comes.
         const auto half = stride * static_cast<std::size_t>(world_);
@@ -234,21 +196,21 @@ private:
         const auto slot = next_slot(sizeof(T) == 4 ? 'r' : 'R', starts);
         mesh_->run(name("reduce_scatter", values.size_bytes()), [&] {
             in_rounds(
-                rounds_of(longest(starts), each), slot,
+                rounds_of(detail::longest_shard(starts), each), slot,
                 [&](std::size_t k, Wave& wave) {
-                    const auto into = segment_of(mine, k, each).size();
+                    const auto into = detail::segment_of(mine, k, each).size();
                     mesh_->for_each_peer([&](int p) {
                         const auto place = static_cast<std::size_t>(p) * stride;
                         wave.receive(p, std::as_writable_bytes(theirs[k % 2].subspan(place, into)));
                     });
                     mesh_->for_each_peer([&](int p) {
-                        wave.send(p, std::as_writable_bytes(
-                                         segment_of(shard(values, starts, p), k, each)));
+                        wave.send(p, std::as_writable_bytes(detail::segment_of(
+                                         detail::shard_of(values, starts, p), k, each)));
                     });
                 },
                 [&](std::size_t k) {
-                    add_in_order(segment_of(mine, k, each), std::span<const T>(theirs[k % 2]),
-                                 stride);
+                    add_in_order(detail::segment_of(mine, k, each),
+                                 std::span<const T>(theirs[k % 2]), stride);
                 });
         });
     }
@@ -261,17 +223,19 @@ private:
         sizes.push_back(static_cast<std::size_t>(root));
         const auto slot = next_slot(static_cast<char>('g' + sizeof(T)), sizes);
         mesh_->run(name(root == everyone ? "all_gather" : "gather", values.size_bytes()), [&] {
-            in_rounds(rounds_of(longest(starts), each), slot, [&](std::size_t k, Wave& wave) {
-                const auto part = [&](int p) {
-                    return std::as_writable_bytes(segment_of(shard(values, starts, p), k, each));
-                };
-                mesh_->for_each_peer([&](int p) {
-                    if (root == everyone || root == rank_) wave.receive(p, part(p));
-                });
-                mesh_->for_each_peer([&](int p) {
-                    if (root == everyone || root == p) wave.send(p, part(rank_));
-                });
-            });
+            in_rounds(rounds_of(detail::longest_shard(starts), each), slot,
+                      [&](std::size_t k, Wave& wave) {
+                          const auto part = [&](int p) {
+                              return std::as_writable_bytes(
+                                  detail::segment_of(detail::shard_of(values, starts, p), k, each));
+                          };
+                          mesh_->for_each_peer([&](int p) {
+                              if (root == everyone || root == rank_) wave.receive(p, part(p));
+                          });
+                          mesh_->for_each_peer([&](int p) {
+                              if (root == everyone || root == p) wave.send(p, part(rank_));
+                          });
+                      });
         });
     }
 

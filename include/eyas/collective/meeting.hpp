@@ -36,6 +36,9 @@ public:
     std::vector<std::string> exchange(std::vector<std::string> mine) {
         return r_.rank == 0 ? host(std::move(mine)) : visit(mine);
     }
+    /// The links over which they met, after exchange(): rank 0's to each other rank, at its place,
+    /// and each other rank's to rank 0, at place 0.
+    std::vector<std::unique_ptr<Posix::Link>> take_links() { return std::move(links_); }
 
 private:
     static constexpr const char* greeting = "eyas group 1";
@@ -62,7 +65,10 @@ private:
         }
         for (std::size_t p = 1; p < guests.size(); ++p) answer(*guests[p].link, guests, p);
         Strings got;
-        for (const auto& g : guests) got.push_back(g.brings[0]);
+        for (auto& g : guests) {
+            got.push_back(g.brings[0]);
+            links_.push_back(std::move(g.link));
+        }
         return got;
     }
 
@@ -146,7 +152,7 @@ private:
     }
 
     /// Until rank 0 is there and lets this one in.
-    Strings visit(const Strings& mine) const {
+    Strings visit(const Strings& mine) {
         WireWriter hello;
         hello.text(greeting).put(std::int32_t{r_.world}).put(std::int32_t{r_.rank});
         put(hello, mine);
@@ -154,9 +160,11 @@ private:
             std::string why;
             try {
                 Posix posix({});
-                const auto link = posix.connect(place_, limit_);
+                auto link = posix.connect(place_, limit_);
                 link->send({.head = hello.bytes()}, limit_);
-                return answered(link->receive(limit_).head, link->peer());
+                auto theirs = answered(link->receive(limit_).head, link->peer());
+                links_.push_back(std::move(link));
+                return theirs;
             } catch (const Refused& r) {
                 if (r.over) fail(r.why);
                 throw ContractError(r.why, where_,
@@ -189,6 +197,7 @@ private:
     Limit limit_;
     Address place_;
     std::string where_;
+    std::vector<std::unique_ptr<Posix::Link>> links_;
 };
 
 /// The address of this machine from which rank 0 is reached, as digits: where the group's own

@@ -27,6 +27,17 @@ struct Rendezvous {
 
 namespace detail {
 
+/// Throws ContractError for a rank, world or time-out that no group can have.
+inline void check_rendezvous(const Rendezvous& r, const char* backend) {
+    if (r.world < 1 || r.world > Rendezvous::most_ranks || r.rank < 0 || r.rank >= r.world ||
+        r.timeout < std::chrono::milliseconds(1))
+        throw ContractError("rank " + std::to_string(r.rank) + " of " + std::to_string(r.world) +
+                                ", time-out " + std::to_string(r.timeout.count()) + " ms",
+                            backend,
+                            "Use 1 to " + std::to_string(Rendezvous::most_ranks) +
+                                " ranks, numbered from 0, and a time-out above 0");
+}
+
 /// Variables of a launcher's environment; an empty one counts as missing. `lookup`: as std::getenv.
 template <class Lookup>
 class EnvironmentReader {

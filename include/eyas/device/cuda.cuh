@@ -9,6 +9,7 @@
 #include "eyas/device/block_product.hpp"
 #include "eyas/device/cuda_context.cuh"
 #include "eyas/device/cuda_launch.cuh"
+#include "eyas/device/cuda_mark.cuh"
 
 namespace eyas {
 
@@ -83,6 +84,9 @@ public:
                                "cudaMemsetAsync");
     }
 
+    /// How far the work has come: other streams of this GPU can be held back until then.
+    CudaMark mark() const { return CudaMark(context_->stream()); }
+    int ordinal() const { return context_->ordinal(); }
     /// Waits for all work so far.
     void synchronize() const {
         detail::check_cuda(cudaStreamSynchronize(context_->stream()), "cudaStreamSynchronize");

@@ -44,6 +44,13 @@ public:
         return stream_.get();
     }
     int ordinal() const { return ordinal_; }
+    /// Makes a GPU the calling thread's. All code of eyas does it here.
+    static void make_current(int ordinal) {
+        static thread_local int current = -1;
+        if (current == ordinal) return;
+        check_cuda(cudaSetDevice(ordinal), "cudaSetDevice");
+        current = ordinal;
+    }
     CudaMemory& memory() { return memory_; }
     CudaProducts& products() { return products_; }
     void* workspace() {
@@ -56,12 +63,6 @@ public:
     }
 
 private:
-    static void make_current(int ordinal) {
-        static thread_local int current = -1;
-        if (current == ordinal) return;
-        check_cuda(cudaSetDevice(ordinal), "cudaSetDevice");
-        current = ordinal;
-    }
     static int checked(int ordinal) {
         int count = 0;
         const auto status = cudaGetDeviceCount(&count);

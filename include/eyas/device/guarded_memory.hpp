@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <map>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,7 +15,7 @@ namespace eyas::detail {
 
 /// Memory that only its device may touch: pages without access, opened while the device works.
 /// What is given ends at a page that is never opened, give or take its alignment; what is released
-/// stays closed, and no address is given twice.
+/// stays closed, and no address is given twice. Any thread.
 class GuardedMemory final : public MemoryResource {
 public:
     static constexpr std::size_t page = 4096;
@@ -31,11 +32,13 @@ public:
             throw ResourceError("no memory for " + std::to_string(bytes) + " bytes",
                                 "GuardedMemory", "Use smaller batches");
         auto* base = static_cast<std::byte*>(p);
+        const std::lock_guard lock(mutex_);
         if (open_ > 0) ::mprotect(base, pages, PROT_READ | PROT_WRITE);
         pieces_[base + pages - inside] = {base, pages};
         return base + pages - inside;
     }
     void release(std::byte* p) noexcept override {
+        const std::lock_guard lock(mutex_);
         const auto it = pieces_.find(p);
         if (it == pieces_.end()) return;  // nullptr
         const auto bytes = it->second.pages + page;
@@ -48,9 +51,11 @@ public:
         pieces_.erase(it);
     }
     void open() {
+        const std::lock_guard lock(mutex_);
         if (open_++ == 0) protect(PROT_READ | PROT_WRITE);
     }
     void close() {
+        const std::lock_guard lock(mutex_);
         if (--open_ == 0) protect(PROT_NONE);
     }
 
@@ -66,6 +71,7 @@ private:
     void protect(int access) {
         for (const auto& [p, piece] : pieces_) ::mprotect(piece.base, piece.pages, access);
     }
+    std::mutex mutex_;
     std::map<std::byte*, Piece> pieces_;
     std::vector<std::pair<std::byte*, std::size_t>> released_;
     int open_ = 0;

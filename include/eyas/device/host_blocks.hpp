@@ -13,7 +13,7 @@ namespace eyas {
 /// A GPU's stand-in on the host, for tests: it runs the kernels of a GPU block by block and thread
 /// by thread, and its memory is closed to everybody else, so a loop of the host over a device's
 /// array, or a read past its end, is a fault. Products are Cpu's. Slow. Copies share one memory;
-/// one thread.
+/// one thread drives it, any may copy.
 class HostBlocks {
 public:
     static constexpr std::string_view name = "host-blocks";
@@ -52,6 +52,8 @@ public:
     }
 
     MemoryResource* memory() const { return memory_.get(); }
+    struct Mark {};  // its calls are done when they return
+    Mark mark() const { return {}; }
     void upload(const void* from, void* to, std::size_t n) const { copy(from, to, n); }
     void download(const void* from, void* to, std::size_t n) const { copy(from, to, n); }
     void copy(const void* from, void* to, std::size_t bytes) const {

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "eyas/core/error.hpp"
-#include "eyas/device/concept.hpp"
+#include "eyas/device/mark.hpp"
 #include "eyas/optimizer/clip.hpp"
 #include "eyas/trainer/ordered_work.hpp"
 #include "eyas/trainer/shards.hpp"
@@ -16,30 +16,33 @@
 
 namespace eyas::detail {
 
-/// Throws ContractError where ranks would have to exchange what lies in a device's memory.
+/// Throws ContractError where several ranks would have to join what their collective cannot reach.
 template <Device D, class C>
 void check_exchange(const D& device, const C& collective) {
-    if (device.memory() && collective.world() > 1)
+    if (collective.world() > 1 && !collective.reaches(device))
         throw ContractError(
-            "gradients are joined in host memory, this device has memory of its "
-            "own, and there are " +
-                std::to_string(collective.world()) + " ranks",
-            "Trainer on " + std::string(D::name), "Train in one process, or on the CPU");
+            "this device has memory of its own, which the collective of its " +
+                std::to_string(collective.world()) + " ranks does not reach",
+            "Trainer on " + std::string(D::name),
+            "Use a collective made for this device (Nccl for Cuda), or train in one process");
 }
 
 /// Joins the gradients of all ranks and spreads the updated parameters, bucket by bucket, on a
 /// thread of its own: a bucket's gradients are reduced as soon as they are final, while the model
 /// computes the others; a bucket's values are gathered while the optimizer updates the next.
 /// From forward_backward() to the end of finish(), and in update(), that thread alone uses the
-/// collective. One thread drives it. In a world of one it does nothing and has no thread.
+/// collective. One thread drives it, the one that drives the device, too: each bucket takes along
+/// how far the device's work has come (mark_of), behind which the collective orders its own. In a
+/// world of one it does nothing and has no thread.
 ///
 /// All ranks make the same calls, and their models tell of final gradients in the same order.
-template <class C>
+template <Device D, class C>
 class GradientExchange {
 public:
-    /// Both must outlive it, and `trace`, where there is one.
-    GradientExchange(const Shards& shards, C& collective, TraceRecorder* trace)
-        : shards_(shards),
+    /// All must outlive it, and `trace`, where there is one. `device`: the model's.
+    GradientExchange(const D& device, const Shards& shards, C& collective, TraceRecorder* trace)
+        : device_(device),
+          shards_(shards),
           collective_(collective),
           trace_(trace),
           buckets_of_(shards.parameters().size()),
@@ -84,11 +87,10 @@ public:
 
     /// After it: all gradients are final. Returns when this rank's shards hold the sums. Throws
     /// what the collective throws.
-    template <Device D>
-    Joined finish(const D& device, bool bad) {
+    Joined finish(bool bad) {
         for (std::size_t i = 0; i < is_final_.size(); ++i) is_final(i);
         wait("wait for gradients");
-        std::array sums{bad ? 1.0 : 0.0, sum_of_squares(device, shards_.owned())};
+        std::array sums{bad ? 1.0 : 0.0, sum_of_squares(device_, shards_.owned())};
         collective_.all_reduce(std::span<double>(sums));
         return {sums[0] > 0, std::sqrt(sums[1])};
     }
@@ -119,20 +121,20 @@ private:
     }
 
     void reduce(std::size_t b) {
-        work_.post([this, b] {
+        work_.post([this, b, after = mark_of(device_)] {
             const auto& bucket = shards_.buckets()[b];
             const auto span = exchange_span("reduce bucket", b);
-            collective_.reduce_scatter(bucket.gradients, bucket.shards);
+            collective_.reduce_scatter(bucket.gradients, bucket.shards, after);
         });
     }
     void gather(std::size_t b) {
-        work_.post([this, b] {
+        work_.post([this, b, after = mark_of(device_)] {
             const auto& bucket = shards_.buckets()[b];
             const auto span = exchange_span("gather bucket", b);
             if (bucket.values.dtype == DType::BF16)
-                collective_.all_gather(bucket.values.as<BFloat16>(), bucket.shards);
+                collective_.all_gather(bucket.values.as<BFloat16>(), bucket.shards, after);
             else
-                collective_.all_gather(bucket.values.as<float>(), bucket.shards);
+                collective_.all_gather(bucket.values.as<float>(), bucket.shards, after);
         });
     }
     TraceRecorder::Span exchange_span(const char* name, std::size_t bucket) const {
@@ -145,6 +147,7 @@ private:
         work_.wait();
     }
 
+    const D& device_;
     const Shards& shards_;
     C& collective_;
     TraceRecorder* trace_;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "eyas/checkpoint/checkpoint.hpp"
+#include "eyas/device/transfer.hpp"
 #include "eyas/optimizer/adamw.hpp"
 #include "eyas/trainer/agreement.hpp"
 #include "eyas/trainer/shards.hpp"
@@ -29,18 +30,19 @@ inline std::vector<TensorSlice> state_slices(const Shards& shards,
     return all;
 }
 
-/// Brings what all ranks' optimizers hold together on rank 0, whose memory for it is taken at the
-/// first call and kept. In a world of one all is there already.
-template <class C>
+/// Brings what all ranks' optimizers hold together on rank 0, in the host's memory, which is taken
+/// at the first call and kept. In a world of one all is there already.
+template <Device D, class C>
 class StateGather {
 public:
-    /// Both must outlive it.
-    StateGather(const Shards& shards, C& collective) : shards_(shards), collective_(collective) {}
+    /// All must outlive it. `device`: the optimizer's.
+    StateGather(const D& device, const Shards& shards, C& collective)
+        : device_(device), shards_(shards), collective_(collective) {}
 
     /// On rank 0 the whole state, under the names and in the order of AdamW::state(), good until
     /// the next call; elsewhere nothing. All ranks call it. `state`: of this rank's optimizer, over
-    /// shards.owned(); in a world of one it is what comes back. Throws ResourceError, on every
-    /// rank, where rank 0 has no memory for it.
+    /// shards.owned(), where the device has it; in a world of one it is what comes back. Throws
+    /// ResourceError, on every rank, where rank 0 has no memory for it.
     std::vector<NamedBuffer> gather(std::vector<NamedBuffer> state) {
         if (!shards_.shared()) return state;
         all_or_none<ResourceError>(collective_,
@@ -54,8 +56,7 @@ public:
             row.resize(shards_.buckets()[b].size());
             for (std::size_t k = 0; k < kinds; ++k) {
                 for (auto s = first; s < shards_.slices_end(b); ++s)
-                    std::ranges::copy(state[kinds * s + k].buffer.as<float>(),
-                                      row.data() + shards_.slices()[s].bucket_offset);
+                    take(state[kinds * s + k], row.data() + shards_.slices()[s].bucket_offset);
                 collective_.gather(std::span(row), shards_.buckets()[b].shards);
                 if (collective_.is_root()) spread(row, shards_.buckets()[b], k);
             }
@@ -87,7 +88,12 @@ private:
         auto at = kinds * shards_.slices().size();
         for (std::size_t i = 0; i < first_.size(); ++i)
             if (!shards_.parameters()[i].receives_gradient)
-                convert_into(state[at++].buffer, whole_[first_[i]].buffer);
+                take(state[at++], whole_[first_[i]].buffer.as<float>().data());
+    }
+
+    void take(const NamedBuffer& of, float* to) const {
+        const auto from = of.buffer.as<float>();
+        download(device_, from.data(), std::span(to, from.size()));
     }
 
     /// A bucket's row of kind k, to the tensors that it is made of.
@@ -98,6 +104,7 @@ private:
         }
     }
 
+    const D& device_;
     const Shards& shards_;
     C& collective_;
     std::vector<Tensor> tensors_;

@@ -50,15 +50,15 @@ public:
     using collective_type = C;
     using optimizer_type = AdamW<typename M::DeviceType>;
 
-    /// Throws ContractError for options that make no sense, and for several ranks with a device
-    /// that has memory of its own.
+    /// Throws ContractError for options that make no sense, and for several ranks whose collective
+    /// does not reach the device's memory.
     Trainer(M& model, TrainerOptions options, C collective = C())
         : model_(model),
           options_((check_trainer_options(options), std::move(options))),
           collective_((detail::check_exchange(device(), collective), std::move(collective))),
           shards_(model.parameters(), collective_.rank(), collective_.world(),
                   options_.bucket_bytes),
-          exchange_(shards_, collective_, options_.trace),
+          exchange_(device(), shards_, collective_, options_.trace),
           optimizer_(model.device(), shards_.owned(), options_.adamw) {}
 
     /// Trains until max_steps or the end of the loader's epochs, or until request_stop(). Resumes
@@ -127,7 +127,7 @@ private:
         detail::LogWindow window(first_step, loader.stall_seconds());
         MetricTotals timed;  // this run()'s share of interval_
         detail::Shortage shortage;
-        bool stop = any_rank(stop_.exchange(false));
+        bool stop = any_rank(collective_, stop_.exchange(false));
         bool saved = result.checkpoint.has_value();
         while (step_ < plan.last_step && !stop) {
             writer_.look(detail::may_wait_for_data(loader, plan.open, options_.accumulation),
@@ -140,7 +140,7 @@ private:
                 callbacks.on_step({step_, shown_last, done->loss, done->norm, done->rate});
             if (options_.log_interval > 0 && step_ % options_.log_interval == 0)
                 result.last_log = log(loader, window, timed, *done, shown_last, callbacks);
-            stop = any_rank(stop_.exchange(false));
+            stop = any_rank(collective_, stop_.exchange(false));
             if (options_.save_interval > 0 && step_ % options_.save_interval == 0) {
                 save(stop || step_ >= plan.last_step, loader, result, callbacks);
                 saved = true;
@@ -165,7 +165,7 @@ private:
                                        detail::Shortage& shortage) {
         model_.zero_gradients();
         detail::StepSums sums;
-        const typename detail::GradientExchange<C>::Step under_way(exchange_);
+        const typename decltype(exchange_)::Step under_way(exchange_);
         const auto scale = static_cast<float>(
             1.0 / (static_cast<double>(options_.accumulation) * collective_.world()));
         for (shortage = {}; shortage.batches < options_.accumulation;) {
@@ -174,7 +174,7 @@ private:
                 return detail::next_batch(loader, open, step_ + 1, shortage);
             }();
             const bool last = shortage.batches == options_.accumulation;
-            if (open && (!batch || last) && any_rank(!batch)) {
+            if (open && (!batch || last) && any_rank(collective_, !batch)) {
                 loader.seek(detail::position_at(loader, done_));
                 detail::share(collective_, shortage);
                 return std::nullopt;
@@ -182,7 +182,7 @@ private:
             sums.add(forward_backward(*batch, scale, last), *batch);
         }
         activity_.enter("joining the ranks' gradients and updating");
-        const auto [bad, norm] = exchange_.finish(device(), !sums.bad.empty());
+        const auto [bad, norm] = exchange_.finish(!sums.bad.empty());
         if (bad) detail::refuse_step(step_ + 1, "the loss is not finite", sums.bad);
         if (!std::isfinite(norm))
             detail::refuse_step(step_ + 1, "the gradient is not finite", sums.ids);
@@ -220,8 +220,6 @@ private:
         if (callbacks.on_log) callbacks.on_log(r);
         return r;
     }
-
-    bool any_rank(bool mine) { return eyas::any_rank(collective_, mine); }
 
     /// A checkpoint of the last whole step, `last`: of the run.
     template <class L>
@@ -269,7 +267,9 @@ private:
 
     /// Of all ranks, on rank 0, where the host reads it; all of them call it.
     auto whole_content() {
-        return detail::ContentOnHost(device(), content(gather_.gather(optimizer_.state())));
+        auto whole = content(gather_.gather(optimizer_.state()));
+        if (!collective_.is_root()) whole.parameters = {};  // nobody reads them
+        return detail::ContentOnHost(device(), std::move(whole), shards_.shared());
     }
 
     const auto& device() const { return std::as_const(model_).device(); }
@@ -284,9 +284,9 @@ private:
     TrainerOptions options_;
     C collective_;
     detail::Shards shards_;
-    detail::GradientExchange<C> exchange_;
+    detail::GradientExchange<typename M::DeviceType, C> exchange_;
     optimizer_type optimizer_;
-    detail::StateGather<C> gather_{shards_, collective_};
+    detail::StateGather<typename M::DeviceType, C> gather_{device(), shards_, collective_};
     Json identity_;
     LoaderPosition done_;    // of the batch after the last whole step
     MetricTotals interval_;  // since the last log record, this rank's share

@@ -72,6 +72,12 @@ public:
             announced_.clear();
         }
 
+        /// Whether the peer has sent something, or is gone. Does not wait.
+        bool has_news() const {
+            pollfd p{fd_.get(), POLLIN, 0};
+            return ::poll(&p, 1, 0) > 0;
+        }
+
         void close() { ::shutdown(fd_.get(), SHUT_RDWR); }
         const std::string& peer() const { return peer_; }
         bool passes_descriptors() const { return local_; }

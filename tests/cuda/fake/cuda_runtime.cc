@@ -276,13 +276,13 @@ cudaError_t cudaStreamQuery(cudaStream_t stream) {
     const auto on = stream_of(stream, "cudaStreamQuery");
     if (!on) return cudaErrorInvalidResourceHandle;
     auto& s = State::get();
-    std::uint64_t next = 0;
+    std::uint64_t until = 0;
     {
         const std::lock_guard lock(s.mutex);
         if (on->done == on->queued) return cudaSuccess;
-        next = on->done + 1;
+        until = on->queued;
     }
-    work_off(on, next);  // who asks often enough sees it end
+    work_off(on, until, false);  // who asks often enough sees it end
     return cudaErrorNotReady;
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
@@ -334,13 +334,11 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
     Event e;
     if (!event_of(event, "cudaEventQuery", e)) return cudaErrorInvalidResourceHandle;
     auto& s = State::get();
-    std::uint64_t next = 0;
     {
         const std::lock_guard lock(s.mutex);
         if (!e.stream || e.stream->done >= e.after) return cudaSuccess;
-        next = e.stream->done + 1;
     }
-    work_off(e.stream, next);  // who asks often enough sees it end
+    work_off(e.stream, e.after, false);  // who asks often enough sees it end
     return cudaErrorNotReady;
 }
 

@@ -64,6 +64,9 @@ int enter(const char* call);
 void misuse(const std::string& what);
 /// Work for a stream, done in its turn with device memory open. It may wait for other threads.
 void enqueue(cudaStream_t stream, const char* what, std::function<void()> work);
+/// The same of work that waits for others: it and what comes after it are done once `ready`.
+void enqueue_when(cudaStream_t stream, const char* what, std::function<bool()> ready,
+                  std::function<void()> work);
 /// Tells misuse unless the range is live device memory, now and, where the work of enqueue calls
 /// it, then. `of` says whose.
 bool device_range(const char* of, const void* p, std::size_t bytes);

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <thread>
 
 #include "fake_cuda.hpp"
 
@@ -163,47 +164,69 @@ std::shared_ptr<Stream> stream_of(cudaStream_t stream, const char* call) {
     return it->second;
 }
 
-void enqueue_on(const std::shared_ptr<Stream>& stream, const char* what,
-                std::function<void()> work) {
+namespace {
+void add_work(const std::shared_ptr<Stream>& stream, Work work) {
     auto& s = State::get();
     std::uint64_t until = 0;
     bool at_once = false;
     {
         const std::lock_guard lock(s.mutex);
-        stream->waiting.push_back({what, std::move(work)});
+        stream->waiting.push_back(std::move(work));
         until = ++stream->queued;
         at_once = s.eager;
     }
-    if (at_once) work_off(stream, until);
+    if (at_once) work_off(stream, until, false);
+}
+}  // namespace
+
+void enqueue_on(const std::shared_ptr<Stream>& stream, const char* what,
+                std::function<void()> work) {
+    add_work(stream, {what, std::move(work)});
 }
 
 void enqueue(cudaStream_t stream, const char* what, std::function<void()> work) {
     if (const auto s = stream_of(stream, what)) enqueue_on(s, what, std::move(work));
 }
+void enqueue_when(cudaStream_t stream, const char* what, std::function<bool()> ready,
+                  std::function<void()> work) {
+    if (const auto s = stream_of(stream, what))
+        add_work(s, {what, std::move(work), std::move(ready)});
+}
 
-void work_off(const std::shared_ptr<Stream>& stream, std::uint64_t until) {
+void work_off(const std::shared_ptr<Stream>& stream, std::uint64_t until, bool patient) {
     auto& s = State::get();
     {
         const std::lock_guard lock(s.mutex);
         if (stream->done >= until) return;
     }
     const std::lock_guard turn(stream->working);
-    std::unique_lock lock(s.mutex);
-    s.device_memory.open();
     const char* outer = now_working;
+    bool open = false;
+    const auto open_memory = [&](bool yes) {
+        if (yes && !open) s.device_memory.open();
+        if (!yes && open) s.device_memory.close();
+        open = yes;
+    };
+    std::unique_lock lock(s.mutex);
     while (stream->done < until && !stream->waiting.empty()) {
         auto work = std::move(stream->waiting.front());
         stream->waiting.pop_front();
+        const bool faulty = s.fault != 0;  // afterwards a GPU does nothing any more
+        lock.unlock();
+        const bool ready = faulty || !work.ready || work.ready();
+        open_memory(ready);
         now_working = work.what;
-        if (s.fault == 0) {  // afterwards a GPU does nothing any more
-            lock.unlock();
-            work.run();
-            lock.lock();
-        }
-        ++stream->done;
+        if (!ready) std::this_thread::yield();
+        if (ready && !faulty) work.run();
+        now_working = outer;
+        lock.lock();
+        if (ready)
+            ++stream->done;
+        else
+            stream->waiting.push_front(std::move(work));
+        if (!ready && !patient) break;
     }
-    now_working = outer;
-    s.device_memory.close();
+    open_memory(false);
 }
 
 void add_handle(const char* kind, const void* handle) {

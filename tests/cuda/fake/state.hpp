@@ -19,6 +19,7 @@ namespace eyas::fake_cuda {
 struct Work {
     const char* what;
     std::function<void()> run;
+    std::function<bool()> ready = nullptr;  // whether it can be done; null: always
 };
 
 /// A stream's work. `done` of `queued` pieces have been done; who does them holds `working`.
@@ -80,8 +81,8 @@ H new_handle(State& s) {
 /// The allocation that a pointer lies in; null where there is none. With the lock.
 std::pair<const std::byte*, Allocation*> find(State& s, const void* p);
 
-/// Does a stream's work up to `until` pieces.
-void work_off(const std::shared_ptr<Stream>& stream, std::uint64_t until);
+/// Does a stream's work up to `until` pieces; unless `patient`, only to what cannot be done now.
+void work_off(const std::shared_ptr<Stream>& stream, std::uint64_t until, bool patient = true);
 std::shared_ptr<Stream> stream_of(cudaStream_t stream, const char* call);
 void enqueue_on(const std::shared_ptr<Stream>& stream, const char* what,
                 std::function<void()> work);
