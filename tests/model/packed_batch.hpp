@@ -15,7 +15,7 @@
 // Batches of several samples a row, and what a small draft makes of them.
 namespace eyas::test::packed {
 
-inline constexpr std::int64_t D = 32, V = 40, W = 20;
+inline constexpr std::int64_t D = 32, V = 64, W = 32;
 
 inline Tensor random_tensor(const Shape& shape, unsigned seed) {
     Tensor t(DType::F32, shape);

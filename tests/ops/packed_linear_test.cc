@@ -1,4 +1,5 @@
 #include <cmath>
+#include <cstdio>
 
 #include "eyas/device/cpu.hpp"
 #include "eyas/ops/linear.hpp"
@@ -39,6 +40,14 @@ std::vector<T> values(std::int64_t n, unsigned seed) {
     return {v.begin(), v.end()};
 }
 
+/// Says so where this processor packs nothing; else it packs all of the shapes.
+bool packs(const Cpu& cpu) {
+    const bool first = cpu.packs(shapes[0].out, shapes[0].in);
+    for (const auto s : shapes) REQUIRE(cpu.packs(s.out, s.in) == first);
+    if (!first) std::puts("SKIPPED: oneDNN has no kernel for packed weights on this processor");
+    return first;
+}
+
 /// A weight and its packed form.
 template <class T>
 struct Packed {
@@ -46,7 +55,6 @@ struct Packed {
         : plain(values<T>(s.out * s.in, 1)),
           packed(plain.size()),
           weight{plain.data(), s.out, s.in, packed.data()} {
-        REQUIRE(cpu.packs(s.out, s.in));
         cpu.pack(plain.data(), s.out, s.in, packed.data());
     }
     std::vector<T> plain;
@@ -57,6 +65,7 @@ struct Packed {
 
 TEST_CASE("a product with packed weights is the product, for any number of rows") {
     const Cpu cpu;
+    if (!packs(cpu)) return;
     RoundingScratch unused;
     for (const auto s : shapes) {
         const Packed<float> w(cpu, s);
@@ -81,6 +90,7 @@ TEST_CASE("a product with packed weights is the product, for any number of rows"
 
 TEST_CASE("bfloat16 weights are packed as they are, and the product is rounded once") {
     const Cpu cpu;
+    if (!packs(cpu)) return;
     for (const auto s : {shapes[0], shapes[1]}) {
         const Packed<BFloat16> w(cpu, s);
         for (std::int64_t rows : {1, 7, 64}) {
@@ -120,6 +130,7 @@ TEST_CASE("what has no packed form is multiplied as it is") {
 
 TEST_CASE("no rows are no product") {
     const Cpu cpu;
+    if (!packs(cpu)) return;
     const Packed<float> w(cpu, shapes[0]);
     float y = 1.f;
     linear_unrounded(cpu, &y, w.weight, &y, 0);

@@ -76,7 +76,7 @@ private:
     bool admit(std::unique_ptr<Posix::Link> link, std::vector<Guest>& guests) const {
         const auto soon = std::chrono::steady_clock::now() + std::chrono::seconds(2);
         try {
-            const auto m = link->receive({std::min(soon, limit_.deadline)});
+            const auto m = link->receive({std::min(soon, limit_.deadline), limit_.cancelled});
             WireReader in(m.head, link->peer());
             if (!m.parts.empty() || in.text() != greeting) in.fail("it is no rank's");
             const auto world = in.get<std::int32_t>(), rank = in.get<std::int32_t>();
@@ -145,6 +145,7 @@ private:
     bool is_interrupted() const { return limit_.cancelled && *limit_.cancelled; }
 
     [[noreturn]] void fail(const std::string& why) const {
+        if (is_interrupted()) throw TransportError(why, where_, "Start all ranks again");
         throw TransportError(
             why, where_,
             "Check that every rank was started, with the same MASTER_ADDR, "
@@ -231,8 +232,10 @@ inline std::string address_towards(const Rendezvous& r, const Limit& limit) {
     for (std::string why;;) {
         auto own = find_address_towards(place, why);
         if (!own.empty()) return own;
-        if (std::chrono::steady_clock::now() >= limit.deadline ||
-            (limit.cancelled && *limit.cancelled))
+        if (limit.cancelled && *limit.cancelled)
+            throw TransportError("interrupted before a way led there (" + why + ")", place.text(),
+                                 "Start all ranks again");
+        if (std::chrono::steady_clock::now() >= limit.deadline)
             throw TransportError("no way leads there: " + why, place.text(),
                                  "Check MASTER_ADDR and this machine's network");
         std::this_thread::sleep_for(std::chrono::milliseconds(limit.wait_ms()));

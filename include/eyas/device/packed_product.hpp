@@ -51,13 +51,13 @@ using DnnlPostOps = DnnlObject<dnnl_post_ops_t, dnnl_post_ops_destroy>;
 class PackedProduct {
 public:
     PackedProduct(std::int64_t out, std::int64_t in) : out_(out), in_(in) {
-        const dnnl_dims_t dims{out, in, 1, 1};
-        if (out % lanes != 0 || in % lanes != 0) return;
-        if (!init(weights_, dims, dnnl_format_tag_any)) return;
+        if (out < lanes || out % lanes != 0 || in < lanes || in % lanes != 0) return;
+        weights_ = described({out, in, 1, 1}, dnnl_format_tag_any);
         DnnlDescription found;
         if (describe(found, 64, false) != dnnl_success) return;
         const char* name = nullptr;
-        dnnl_primitive_desc_query(found, dnnl_query_impl_info_str, 0, &name);
+        check(dnnl_primitive_desc_query(found, dnnl_query_impl_info_str, 0, &name),
+              "to name a kernel", 64);
         const auto* chosen = dnnl_primitive_desc_query_md(found, dnnl_query_weights_md, 0);
         supported_ = name && std::string_view(name).starts_with("jit_1x1") && chosen &&
                      dnnl_memory_desc_get_size(chosen) == bytes();
@@ -69,9 +69,7 @@ public:
 
     /// W [out, in] into its blocks, out * in numbers too.
     void pack(const float* weight, float* packed) const {
-        dnnl_memory_desc_t plain;
-        const dnnl_dims_t dims{out_, in_, 1, 1};
-        init(plain, dims, dnnl_oihw);
+        const auto plain = described({out_, in_, 1, 1}, dnnl_oihw);
         DnnlDescription description;
         check(dnnl_reorder_primitive_desc_create(description.slot(), &plain, engine(), &weights_,
                                                  engine(), nullptr),
@@ -86,8 +84,7 @@ public:
                   bool add) const {
         DnnlDescription description;
         check(describe(description, rows, add), "a product with packed weights", rows);
-        dnnl_memory_desc_t in, out;
-        rows_of(in, rows, in_), rows_of(out, rows, out_);
+        const auto in = rows_of(rows, in_), out = rows_of(rows, out_);
         DnnlMemory source, weight, result;
         wrap(source, in, x), wrap(weight, weights_, packed), wrap(result, out, y);
         run(description,
@@ -111,12 +108,18 @@ private:
         check_dnnl(status, call, rows, out_, in_);
     }
 
-    static bool init(dnnl_memory_desc_t& d, const dnnl_dims_t& dims, dnnl_format_tag_t tag) {
-        return dnnl_memory_desc_init_by_tag(&d, 4, dims, dnnl_f32, tag) == dnnl_success;
+    struct Dims {
+        std::int64_t count, channels, height, width;
+    };
+    dnnl_memory_desc_t described(const Dims& d, dnnl_format_tag_t tag) const {
+        dnnl_memory_desc_t description;
+        const dnnl_dims_t dims{d.count, d.channels, d.height, d.width};
+        check(dnnl_memory_desc_init_by_tag(&description, 4, dims, dnnl_f32, tag), "a shape",
+              d.width);
+        return description;
     }
-    static void rows_of(dnnl_memory_desc_t& d, std::int64_t rows, std::int64_t width) {
-        const dnnl_dims_t dims{1, width, 1, rows};
-        init(d, dims, dnnl_nhwc);
+    dnnl_memory_desc_t rows_of(std::int64_t rows, std::int64_t width) const {
+        return described({1, width, 1, rows}, dnnl_nhwc);
     }
     void wrap(DnnlMemory& memory, const dnnl_memory_desc_t& d, const float* data) const {
         check(dnnl_memory_create(memory.slot(), &d, engine(), const_cast<float*>(data)),
@@ -124,8 +127,7 @@ private:
     }
 
     dnnl_status_t describe(DnnlDescription& to, std::int64_t rows, bool add) const {
-        dnnl_memory_desc_t in, out;
-        rows_of(in, rows, in_), rows_of(out, rows, out_);
+        const auto in = rows_of(rows, in_), out = rows_of(rows, out_);
         const dnnl_dims_t stride{1, 1}, padding{0, 0};
         dnnl_convolution_desc_t convolution;
         const auto status = dnnl_convolution_forward_desc_init(
