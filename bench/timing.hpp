@@ -21,7 +21,8 @@ struct Times {
     double median = 0, min = 0, max = 0;
 };
 
-/// Seconds of f() in `runs` runs after one that warms up (0: of that one); before() is run before each, untimed.
+/// Seconds of f() in `runs` runs after one that warms up (0: of that one); before() is run before
+/// each, untimed.
 template <class F, class Before>
 Times times_of(F&& f, std::size_t runs, Before&& before) {
     std::vector<double> t;

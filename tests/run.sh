@@ -23,6 +23,7 @@ bazel_tests() {
   ((status != 0 && bad == 0)) && bad=1 # it did not build
   passed=$((passed + good)) failed=$((failed + bad))
   loud_skips "$log"
+  incompatible_skips "$log"
   rm -f "$log"
 }
 
@@ -36,6 +37,15 @@ loud_skips() {
       skipped=$((skipped + 1))
     done < <(grep -ahoE 'SKIPPED: .*' "$logs/${target/://}/test.log" 2>/dev/null)
   done < <(sed -nE 's#^//([^ ]+) .*(PASSED|FAILED).*#\1#p' "$1")
+}
+
+# incompatible_skips LOG: counts the tests that Bazel left out because a library is absent.
+incompatible_skips() {
+  local target
+  while read -r target; do
+    echo "$target: SKIPPED: a library that it needs is absent (Bazel named it above)"
+    skipped=$((skipped + 1))
+  done < <(sed -nE 's#^(//[^ ]+) +SKIPPED.*#\1#p' "$1")
 }
 
 # The packaging test builds with pkg-config and CMake; fuzz targets and sanitizer runs are made by clang.

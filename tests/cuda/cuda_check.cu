@@ -1,6 +1,8 @@
 // cuda_check [--may-skip] ops | golden DIR...: the CUDA device on a GPU, beside Cpu's ops and the
 // reference's traces. Exit status 1 where something differs or there is no GPU; with --may-skip 0
 // where there is none.
+#include <algorithm>
+#include <cstdint>
 #include <cstdio>
 #include <exception>
 #include <string>
@@ -19,9 +21,31 @@ struct ShortStrips : eyas::Cuda {
     static constexpr std::int64_t attention_tile = 1;
 };
 
+/// More than the ring of pinned memory holds, twice; the array changes when upload() is back.
+void uploads(const eyas::Cuda& cuda, eyas::golden::Report& report) {
+    std::vector<unsigned> from(25 << 20), got(from.size());  // 100 MiB
+    const auto bytes = static_cast<std::int64_t>(from.size() * sizeof(unsigned));
+    eyas::Tensor on_gpu(eyas::DType::U8, {bytes}, cuda.memory());
+    auto* to = on_gpu.mutable_view().data;
+    double differ = 0;
+    for (unsigned round = 1; round <= 2; ++round) {
+        const auto value = [&](std::size_t i) {
+            return static_cast<unsigned>(i) * 2654435761u ^ round;
+        };
+        for (std::size_t i = 0; i < from.size(); ++i) from[i] = value(i);
+        cuda.zero(to, on_gpu.view().size_bytes());
+        cuda.upload(from.data(), to, on_gpu.view().size_bytes());
+        std::fill(from.begin(), from.end(), 0u);
+        cuda.download(to, got.data(), on_gpu.view().size_bytes());
+        for (std::size_t i = 0; i < got.size(); ++i) differ += got[i] != value(i);
+    }
+    report.check("cuda", "uploads through the ring", differ, 0);
+}
+
 int ops() {
     eyas::golden::Report report;
     const eyas::Cuda cuda;
+    uploads(cuda, report);
     eyas::test::compare_ops<float>(cuda, report);
     eyas::test::compare_ops<eyas::BFloat16>(cuda, report);
     const ShortStrips strips;

@@ -13,11 +13,11 @@
 
 namespace eyas {
 
-/// An NVIDIA GPU: kernels over blocks, cuBLASLt for products, one stream, memory from its pool.
-/// Calls return before the work is done, except those that give the host something. Copies share
-/// the stream and the pool, which live until the last one goes; so a Cuda must outlive its tensors.
-/// One thread at a time. Errors are ResourceErrors that name the call; the work that failed may be
-/// an earlier call's.
+/// An NVIDIA GPU: kernels over blocks, cuBLASLt for products, one stream, memory from its pool; a
+/// second stream carries large arrays to it. Calls return before the work is done, except those
+/// that give the host something. Copies share the streams and the pool, which live until the last
+/// one goes; so a Cuda must outlive its tensors. One thread at a time. Errors are ResourceErrors
+/// that name the call; the work that failed may be an earlier call's.
 class Cuda {
 public:
     static constexpr std::string_view name = "cuda";
@@ -89,8 +89,8 @@ public:
     int ordinal() const { return context_->ordinal(); }
     /// Waits for all work so far.
     void synchronize() const {
-        context_->memory().check();
         detail::check_cuda(cudaStreamSynchronize(context_->stream()), "cudaStreamSynchronize");
+        context_->memory().check();  // when nothing is under way to the host any more
     }
     /// The most bytes of the pool that were in use at a time.
     std::uint64_t peak_bytes() const { return context_->memory().peak(); }

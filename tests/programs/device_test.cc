@@ -1,0 +1,88 @@
+// The program as it is built for a GPU, on a CUDA runtime of the host that also tells misuse and
+// what is not released.
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <filesystem>
+#include <sstream>
+
+#include "tests/programs/tiny_job.hpp"
+
+using namespace eyas;
+using Catch::Matchers::Contains;
+using test::TinyJob;
+
+namespace {
+constexpr const char* with_cuda = "tests/programs/eyas_on_fake_cuda";
+using Words = std::vector<std::string>;
+
+/// Runs the program to the end, which must be `code`.
+std::unique_ptr<test::Process> on_cuda(const TinyJob& job, Words words, int code = 0,
+                                       const char* gpus = "1") {
+    words.insert(words.end(), {"--device", "cuda"});
+    auto p = job.start(words, {{"EYAS_FAKE_GPUS", gpus}}, with_cuda);
+    const int got = p->wait();
+    INFO(p->output() << p->errors());
+    REQUIRE(got == code);
+    return p;
+}
+
+/// Losses of the steps of a run.
+std::vector<double> losses(const TinyJob& job, const std::string& run) {
+    std::istringstream lines(read_text_file(job.path(run + "/metrics.jsonl")));
+    std::vector<double> all;
+    for (std::string line; std::getline(lines, line);) {
+        const auto j = parse_json(line, "metrics");
+        if (j.contains("loss")) all.push_back(j.at("loss").get<double>());
+    }
+    return all;
+}
+}  // namespace
+
+TEST_CASE("train --device cuda: the CPU's training but for rounding, stopped and resumed too") {
+    const TinyJob job;
+    job.capture();
+    const Words each_step{"--log-interval", "1"};
+    job.run(job.train("cpu", job.colocated(), each_step));
+    CHECK_THAT(on_cuda(job, job.train("whole", job.colocated(), each_step))->output(),
+               Contains("done at step 12"));
+    // Sums in another order: the bound of the golden test for a trajectory of 20 steps.
+    const auto cpu = losses(job, "cpu"), cuda = losses(job, "whole");
+    REQUIRE(cpu.size() == 12);
+    REQUIRE(cuda.size() == 12);
+    for (std::size_t i = 0; i < 12; ++i) CHECK(cuda[i] == Approx(cpu[i]).epsilon(1e-4));
+    CHECK(std::abs(cpu[11] - cpu[0]) > 1e-2);  // it learns
+    const auto part =
+        job.train("resumed", job.colocated(), {"--max-steps", "5", "--total-steps", "12"});
+    on_cuda(job, part);
+    CHECK_THAT(
+        on_cuda(job, job.train("resumed", job.colocated(), {"--total-steps", "12"}))->output(),
+        Contains("resumed from"));
+    job.run({"compare", job.path("resumed"), job.path("whole")});
+    // Its checkpoint serves both devices.
+    const auto evaluate = [&] {
+        return Words{"eval",
+                     "--target",
+                     job.path("target"),
+                     "--checkpoint",
+                     job.path("whole"),
+                     "--ttt-length",
+                     "2",
+                     "--json",
+                     "--store",
+                     "file:" + job.path("features")};
+    };
+    const auto here = parse_json(job.run(evaluate())->last_line(), "eval");
+    const auto there = parse_json(on_cuda(job, evaluate())->last_line(), "eval");
+    CHECK(there.at("loss").get<double>() == Approx(here.at("loss").get<double>()).epsilon(1e-5));
+    CHECK(there.at("samples") == here.at("samples"));
+}
+
+TEST_CASE("without a GPU, or without CUDA in the program, that is said, and nothing is written") {
+    const TinyJob job;
+    job.capture();
+    CHECK_THAT(on_cuda(job, job.train("none", job.colocated()), 1, "0")->errors(),
+               Contains("no CUDA device") && Contains("use the device Cpu"));
+    const auto p = job.run(job.train("none", job.colocated(), {"--device", "cuda"}), 1);
+    CHECK_THAT(p->errors(), Contains("built without CUDA") && Contains("eyas-cuda"));
+    CHECK_FALSE(std::filesystem::exists(job.path("none")));
+}
