@@ -16,7 +16,7 @@ void check_all(int world) {
     const auto errors = ranks.run([](int, NcclMember& group, const Cuda& gpu) {
         conformance::check_shards(group, 10'000);
         conformance::check_wrong_shards(group);
-        for (const std::size_t n : {1, 5, 4096, 20'011}) {
+        for (const auto n : std::vector<std::size_t>{1, 5, 4096, 20'011}) {
             conformance::check_order_of_sums<float>(group, n);
             conformance::check_order_of_sums<double>(group, n);
             conformance::check_broadcast(group, n);

@@ -34,12 +34,11 @@ struct Batch {
     std::vector<std::shared_ptr<Transfer>> transfers;
     bool posted = false;
 };
-struct Rank;
 
 /// All communicators that were made of one id.
 struct Group {
     int world = 0;
-    std::map<int, std::shared_ptr<Rank>> ranks;
+    std::map<int, int> devices;  // of the ranks that have come
     std::map<std::pair<int, int>, std::deque<std::shared_ptr<Transfer>>> sends;  // from, to
     int finalized = 0;
 };
@@ -167,7 +166,7 @@ bool is_ready(Rank& me, std::vector<std::shared_ptr<Batch>>& to_stream) {
     if (me.doing == Rank::Doing::Nothing) return true;
     if (++me.asked <= asked_before_ready) return false;
     auto& group = *me.group;
-    if (me.doing == Rank::Doing::Joining && static_cast<int>(group.ranks.size()) < group.world)
+    if (me.doing == Rank::Doing::Joining && static_cast<int>(group.devices.size()) < group.world)
         return false;
     if (me.doing == Rank::Doing::Finalizing && group.finalized < group.world) return false;
     me.finalized = me.doing == Rank::Doing::Finalizing;
@@ -255,13 +254,13 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t* comm, int world, ncclUniqueId id
         auto& group = *it->second;
         if (group.world == 0) group.world = world;
         cudaGetDevice(&me->device);
-        for (const auto& [r, other] : group.ranks)
-            if (r == rank || other->device == me->device) return ncclInvalidUsage;  // as NCCL does
+        for (const auto& [r, device] : group.devices)
+            if (r == rank || device == me->device) return ncclInvalidUsage;  // as NCCL does
         if (group.world != world || rank < 0 || rank >= world)
             return refused(call, "ranks of different worlds");
         me->group = it->second;
         me->rank = rank;
-        group.ranks[rank] = me;
+        group.devices[rank] = me->device;
         *comm = reinterpret_cast<ncclComm_t>(me.get());
         ranks[*comm] = me;
     }
