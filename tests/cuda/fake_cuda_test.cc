@@ -26,7 +26,7 @@ void upload_in_pieces() {
     const Cuda cuda;
     detail::CudaContext& context = *detail::CudaContext::of(0);
     detail::CudaUploads uploads(context.memory(), context.stream(), 1000, 3);
-    for (const std::size_t bytes : {1, 999, 1000, 1001, 3000, 3001, 7500}) {
+    for (const std::size_t bytes : {1u, 999u, 1000u, 1001u, 3000u, 3001u, 7500u}) {
         Tensor on_gpu(DType::U8, {static_cast<std::int64_t>(bytes)}, cuda.memory());
         auto* to = on_gpu.mutable_view().data;
         const auto want = pattern(bytes);
