@@ -217,6 +217,30 @@ TEST_CASE("a rank that goes ends the others in their next call, and for good") {
     CHECK(fake_cuda::alive() == Told());
 }
 
+TEST_CASE("the others are told before NCCL's abort, which may wait for theirs") {
+    fake_nccl::aborts_together(true);
+    for (const bool in_a_call : {true, false}) {
+        const NcclRanks ranks(3);  // its time-out is two minutes
+        const auto errors = ranks.run([&](int rank, NcclMember& group, const Cuda&) {
+            if (rank == 1 && !in_a_call) throw DataError("torn in two", "test", "Mend it");
+            if (rank == 1) fake_cuda::fail("cudaMemcpyAsync", 1, cudaErrorInvalidValue);
+            std::vector<double> v(3);
+            if (rank == 1)
+                group.all_reduce(std::span(v));
+            else
+                group.barrier();
+        });
+        fake_cuda::reset();
+        CHECK((in_a_call ? is_a<ResourceError>(errors[1]) : is_a<DataError>(errors[1])));
+        for (const std::size_t r : {0u, 2u})
+            CHECK_THAT(text_of(errors[r]),
+                       Catch::Contains(in_a_call ? "rank 1 failed (" : "rank 1 went away"));
+    }
+    fake_nccl::aborts_together(false);
+    CHECK(fake_cuda::failures() == Told());
+    CHECK(fake_cuda::alive() == Told());
+}
+
 TEST_CASE("a rank that lives and does not come to a call ends the others at the time-out") {
     for (const int silent : {0, 1, 2}) {
         const NcclRanks ranks(3, 500ms);

@@ -49,19 +49,21 @@ public:
     /// its own rank it does not wait for them.
     ~NcclGroup() {
         if (!comm_) return;
-        const auto line = std::move(life_line_);  // ends when this has left; others may go before
+        if (std::uncaught_exceptions() > 0) {
+            life_line_ = LifeLine();  // tells the others, whom NCCL may wait for
+            abort();
+            return;
+        }
+        auto line = std::move(life_line_);  // ends when this has left; others may go before
         try {
             use_gpu();
-            if (std::uncaught_exceptions() > 0) {
-                abort();
-                return;
-            }
             doing_ = "leaving the group";
             timeout_ = std::min(timeout_, most_farewell);
             check_nccl(ncclCommFinalize(comm_), at("ncclCommFinalize"), comm_);
             wait_until("ncclCommFinalize", [this] { return is_ready("ncclCommFinalize"); });
             ignored(ncclCommDestroy(std::exchange(comm_, nullptr)));
         } catch (const Error&) {  // somebody left earlier, or never comes
+            line = LifeLine();
             abort();
         }
     }
@@ -210,13 +212,13 @@ private:
                                  "See what that rank said last; then start all ranks again");
     }
 
-    /// The first error ends the group. Returns what went wrong with that, or nothing.
+    /// The first error ends the group: the others hear of it, then NCCL, whose abort may wait until
+    /// they abort, too. Returns what went wrong with that, or nothing.
     std::string end(const std::string& why) {
         ended_ = why;
-        auto besides = abort();
         life_line_.cut(lost_.empty() ? "rank " + std::to_string(rank_) + " failed (" + why + ")"
                                      : lost_);
-        return besides;
+        return abort();
     }
 
     /// Ends what is under way on the GPU and gives the communicator up. Returns what went wrong

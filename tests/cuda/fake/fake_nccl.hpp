@@ -20,4 +20,8 @@ namespace eyas::fake_nccl {
 /// Whether connections break: all communicators learn of it then, when they are asked.
 void broken(bool yes);
 
+/// Whether ncclCommAbort waits until all ranks of the group have aborted or finalized, which NCCL
+/// does not rule out. For ever, which is misuse, is half a minute here.
+void aborts_together(bool yes);
+
 }  // namespace eyas::fake_nccl

@@ -3,12 +3,14 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstring>
 #include <deque>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -56,7 +58,7 @@ struct Rank {
 std::mutex mutex;  // guards all; never held while CUDA's fake is called with work to do
 std::map<std::string, std::shared_ptr<Group>> groups;
 std::map<ncclComm_t, std::shared_ptr<Rank>> ranks;
-bool network_broken = false;
+bool network_broken = false, together = false;
 constexpr int asked_before_ready = 2;
 
 thread_local int depth = 0;  // of groups
@@ -212,11 +214,29 @@ void forget(ncclComm_t comm, Rank& me) {
     ranks.erase(comm);
 }
 
+/// Until all ranks of the group have gone, or will.
+void wait_for_others(const Group& group) {
+    const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+    const auto have_gone = [&] {
+        const std::lock_guard lock(mutex);
+        return !together || group.finalized >= group.world;
+    };
+    while (!have_gone()) {
+        if (std::chrono::steady_clock::now() >= until)
+            return fake::misuse("ncclCommAbort: waits for ranks that know of nothing");
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+}
+
 }  // namespace
 
 void eyas::fake_nccl::broken(bool yes) {
     const std::lock_guard lock(mutex);
     network_broken = yes;
+}
+void eyas::fake_nccl::aborts_together(bool yes) {
+    const std::lock_guard lock(mutex);
+    together = yes;
 }
 
 extern "C" {
@@ -339,6 +359,7 @@ ncclResult_t ncclCommAbort(ncclComm_t comm) {
     if (!me || !fake::remove_handle("communicator", comm, "ncclCommAbort"))
         return ncclInvalidArgument;
     forget(comm, *me);
+    wait_for_others(*me->group);
     return planned;
 }
 
