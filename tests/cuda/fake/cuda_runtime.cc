@@ -299,7 +299,12 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
     if (!on || !event_of(event, "cudaStreamWaitEvent", e))
         return told(cudaErrorInvalidResourceHandle);
     if (!e.stream) return refused("cudaStreamWaitEvent", "an event that was never recorded");
-    enqueue_on(on, "cudaStreamWaitEvent", [e] { work_off(e.stream, e.after); });
+    const auto has_come = [e] {
+        work_off(e.stream, e.after, false);
+        const std::lock_guard lock(State::get().mutex);
+        return e.stream->done >= e.after;
+    };
+    enqueue_when(stream, "cudaStreamWaitEvent", has_come, [] {});
     return cudaSuccess;
 }
 

@@ -1,5 +1,5 @@
 #pragma once
-#include <string>
+#include <chrono>
 
 /// A NCCL on the host, beside fake_cuda.hpp's CUDA and linked instead of the real one: ranks are
 /// threads of one process, each on a GPU of its own. Every send and receive is done for real, in
@@ -23,5 +23,8 @@ void broken(bool yes);
 /// Whether ncclCommAbort waits until all ranks of the group have aborted or finalized, which NCCL
 /// does not rule out. For ever, which is misuse, is half a minute here.
 void aborts_together(bool yes);
+
+/// Receives are not done earlier than so long after their sends were there.
+void takes(std::chrono::milliseconds time);
 
 }  // namespace eyas::fake_nccl

@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <utility>
@@ -35,6 +36,7 @@ struct Batch {
     cudaStream_t stream;
     std::vector<std::shared_ptr<Transfer>> transfers;
     bool posted = false;
+    std::optional<std::chrono::steady_clock::time_point> met = {};
 };
 
 /// All communicators that were made of one id.
@@ -59,6 +61,7 @@ std::mutex mutex;  // guards all; never held while CUDA's fake is called with wo
 std::map<std::string, std::shared_ptr<Group>> groups;
 std::map<ncclComm_t, std::shared_ptr<Rank>> ranks;
 bool network_broken = false, together = false;
+std::chrono::milliseconds transfer_time{0};
 constexpr int asked_before_ready = 2;
 
 thread_local int depth = 0;  // of groups
@@ -117,7 +120,9 @@ bool have_met(Rank& me, Batch& batch) {
         t->from = queue.front();
         queue.pop_front();
     }
-    return all;
+    const auto now = std::chrono::steady_clock::now();
+    if (all && !batch.met) batch.met = now;
+    return all && now - *batch.met >= transfer_time;
 }
 
 /// Fills what this rank receives. With the mutex.
@@ -233,6 +238,10 @@ void wait_for_others(const Group& group) {
 void eyas::fake_nccl::broken(bool yes) {
     const std::lock_guard lock(mutex);
     network_broken = yes;
+}
+void eyas::fake_nccl::takes(std::chrono::milliseconds time) {
+    const std::lock_guard lock(mutex);
+    transfer_time = time;
 }
 void eyas::fake_nccl::aborts_together(bool yes) {
     const std::lock_guard lock(mutex);
