@@ -117,3 +117,40 @@ TEST_CASE("the call of an entry point that fails is named, and nothing stays") {
     fake_cuda::reset();
     CHECK(outcome().ended);
 }
+
+TEST_CASE("what failed and was told is not told again by the next launch") {
+    fake_cuda::reset();
+    const Cuda cuda;
+    auto x = zeros_on(cuda, DType::F32, {64});
+    const std::vector<std::byte> large(detail::CudaUploads::least_bytes, std::byte{1});
+    Tensor on_gpu(DType::U8, {static_cast<std::int64_t>(large.size())}, cuda.memory());
+    const auto launch = [&] {
+        auto* at = x.as<float>().data();
+        cuda.for_each(64, [=](std::int64_t i) { at[i] = 1.f; });
+        cuda.synchronize();
+    };
+    SECTION("memory of the GPU") {
+        fake_cuda::fail("cudaMallocAsync", 1, cudaErrorMemoryAllocation);
+        CHECK_THROWS_AS(zeros_on(cuda, DType::F32, {64}), ResourceError);
+        CHECK(fake_cuda::failed());
+    }
+    SECTION("pinned memory") {
+        fake_cuda::fail("cudaHostAlloc", 1, cudaErrorMemoryAllocation);
+        CHECK_THROWS_AS(cuda.upload(large.data(), on_gpu.mutable_view().data, large.size()),
+                        ResourceError);
+        CHECK(fake_cuda::failed());
+    }
+    SECTION("what a destructor ignores") {
+        fake_cuda::fail("cudaEventDestroy", 1, cudaErrorInvalidValue);
+        detail::make_event();
+        CHECK(fake_cuda::failed());
+    }
+    CHECK_NOTHROW(launch());
+    SECTION("but a fault of the GPU is told by every later call") {
+        fake_cuda::fail("kernel", 1, cudaErrorIllegalAddress);
+        CHECK_THROWS_AS(launch(), ResourceError);
+        CHECK_THROWS_AS(launch(), ResourceError);
+        fake_cuda::reset();
+    }
+    CHECK(fake_cuda::failures() == Told());
+}

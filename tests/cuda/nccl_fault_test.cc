@@ -217,6 +217,30 @@ TEST_CASE("a rank that goes ends the others in their next call, and for good") {
     CHECK(fake_cuda::alive() == Told());
 }
 
+TEST_CASE("the others are told before NCCL's abort, which may wait for theirs") {
+    fake_nccl::aborts_together(true);
+    for (const bool in_a_call : {true, false}) {
+        const NcclRanks ranks(3);  // its time-out is two minutes
+        const auto errors = ranks.run([&](int rank, NcclMember& group, const Cuda&) {
+            if (rank == 1 && !in_a_call) throw DataError("torn in two", "test", "Mend it");
+            if (rank == 1) fake_cuda::fail("cudaMemcpyAsync", 1, cudaErrorInvalidValue);
+            std::vector<double> v(3);
+            if (rank == 1)
+                group.all_reduce(std::span(v));
+            else
+                group.barrier();
+        });
+        fake_cuda::reset();
+        CHECK((in_a_call ? is_a<ResourceError>(errors[1]) : is_a<DataError>(errors[1])));
+        for (const std::size_t r : {0u, 2u})
+            CHECK_THAT(text_of(errors[r]),
+                       Catch::Contains(in_a_call ? "rank 1 failed (" : "rank 1 went away"));
+    }
+    fake_nccl::aborts_together(false);
+    CHECK(fake_cuda::failures() == Told());
+    CHECK(fake_cuda::alive() == Told());
+}
+
 TEST_CASE("a rank that lives and does not come to a call ends the others at the time-out") {
     for (const int silent : {0, 1, 2}) {
         const NcclRanks ranks(3, 500ms);
@@ -245,6 +269,51 @@ TEST_CASE("a rank that lives and does not come to a call ends the others at the 
         CHECK_THAT(all,
                    Catch::Contains("another rank was silent for 500 ms. Check that all ranks"));
     }
+    CHECK(fake_cuda::failures() == Told());
+    CHECK(fake_cuda::alive() == Told());
+}
+
+TEST_CASE("a GPU that is late with its own work is not taken for a silent rank") {
+    const NcclRanks ranks(2);
+    std::atomic<bool> late = true;
+    const auto errors = test::on_ranks(2, [&](int rank) {
+        const Cuda gpu(rank);
+        Tensor t(DType::F32, Shape{64}, gpu.memory());
+        gpu.zero(t.as<float>().data(), 256);
+        const auto own = detail::make_stream();
+        if (rank == 0)
+            fake_cuda::enqueue_when(
+                own.get(), "work that takes long", [&] { return !late; }, [] {});
+        const CudaMark mark(own.get());
+        // Rank 1 hears of it from rank 0 alone.
+        NcclMember group(
+            Rendezvous{rank, 2, "127.0.0.1", ranks.port, rank == 0 ? 500ms : ranks.timeout}, gpu);
+        try {
+            group.reduce_scatter(t.as<float>(), std::vector<std::size_t>(2, 32), mark);
+        } catch (const Error&) {
+            if (rank == 1) late = false;
+            throw;
+        }
+    });
+    for (const auto& e : errors) {
+        CHECK(is_a<TransportError>(e));
+        CHECK_THAT(text_of(e), Catch::Contains("this rank's GPU was not done with its own work "
+                                               "after 500 ms"));
+    }
+    CHECK(fake_cuda::failures() == Told());
+    CHECK(fake_cuda::alive() == Told());
+}
+
+TEST_CASE("a call may take longer than the time-out, as long as it makes progress") {
+    fake_nccl::takes(1200ms);  // each of an all_reduce's two exchanges
+    const NcclRanks ranks(2, 2s);
+    for (const auto& e : ranks.run([](int, NcclMember&group, const Cuda&) {
+             std::vector<double> v(3, 1);
+             group.all_reduce(std::span(v));
+             CHECK(v == std::vector<double>(3, 2));
+         }))
+        CHECK(text_of(e) == "");
+    fake_nccl::takes(0ms);
     CHECK(fake_cuda::failures() == Told());
     CHECK(fake_cuda::alive() == Told());
 }

@@ -22,11 +22,11 @@ public:
     LifeLine() = default;
     explicit LifeLine(Links links) : links_(std::move(links)) {}
 
-    /// Which rank has gone, in words; nothing as long as all are there. Does not wait.
-    std::string loss() {
-        for (std::size_t p = 0; p < links_.size(); ++p)
-            if (links_[p] && links_[p]->has_news()) return news_of(*links_[p], p);
-        return "";
+    /// Which rank has gone first, in words; nothing as long as all are there. Does not wait.
+    const std::string& loss() {
+        for (std::size_t p = 0; p < links_.size() && loss_.empty(); ++p)
+            if (links_[p] && links_[p]->has_news()) loss_ = news_of(*links_[p], p);
+        return loss_;
     }
 
     /// Ends the line; those at the other ends hear `why`.
@@ -58,6 +58,7 @@ private:
     }
 
     Links links_;
+    std::string loss_;
 };
 
 }  // namespace eyas::detail

@@ -25,11 +25,18 @@ namespace eyas {
 /// is taken to the GPU and back.
 ///
 /// Work is on a stream of its own, behind the mark of the device's; each call returns when it is
-/// done. Each wait is bounded by `Rendezvous::timeout`: a rank that dies, leaves, is silent or
-/// makes other calls is a TransportError on every rank that needs it, at the time-out or as soon as
-/// NCCL notices; the communicator is aborted then, and the group has ended. ResourceError for
-/// CUDA's errors, which end it, too. One thread at a time uses it, not always the same; through
-/// Collective, which checks arguments. A world of one uses no NCCL.
+/// done. Each wait is bounded by `Rendezvous::timeout`, which each group of sends and receives has
+/// for itself: a rank that dies, leaves or is silent is a TransportError on the others, at the
+/// time-out or as soon as they hear of it; the communicator is aborted then, and the group has
+/// ended. ResourceError for CUDA's errors, which end it, too.
+///
+/// Unlike Gloo it does not notice ranks that make other calls, or of other sizes: NCCL joins sends
+/// and receives in their order, and the result may be wrong without an error. Ranks end with
+/// barrier(): who leaves while others are in a call, even one for which it is not needed any more,
+/// is lost to them.
+///
+/// One thread at a time uses it, not always the same; through Collective, which checks arguments. A
+/// world of one uses no NCCL.
 class Nccl {
 public:
     /// Returns when all ranks have joined. Of the device it uses the GPU alone, which no other rank
@@ -83,7 +90,7 @@ public:
     void reduce_scatter(std::span<float> values, std::span<const std::size_t> counts,
                         const CudaMark& after) {
         call("reduce_scatter", values, [&] {
-            after.hold_back(group_->stream());
+            group_->hold_back(after);
             post_sums(values, detail::starts_of(counts));
         });
     }
@@ -99,7 +106,7 @@ public:
     void all_gather(std::span<std::byte> bytes, std::span<const std::size_t> counts,
                     const CudaMark& after) {
         call("all_gather", bytes, [&] {
-            after.hold_back(group_->stream());
+            group_->hold_back(after);
             post_gather(bytes, detail::starts_of(counts), everyone);
         });
     }

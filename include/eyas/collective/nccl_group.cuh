@@ -49,10 +49,12 @@ public:
     /// its own rank it does not wait for them.
     ~NcclGroup() {
         if (!comm_) return;
-        const auto line = std::move(life_line_);  // ends when this has left; others may go before
+        auto line = std::move(life_line_);  // ends when this has left; others may go before
+        const bool fails = std::uncaught_exceptions() > 0;
         try {
+            if (fails) line = LifeLine();  // tells the others, for whom NCCL may wait
             use_gpu();
-            if (std::uncaught_exceptions() > 0) {
+            if (fails) {
                 abort();
                 return;
             }
@@ -62,6 +64,7 @@ public:
             wait_until("ncclCommFinalize", [this] { return is_ready("ncclCommFinalize"); });
             ignored(ncclCommDestroy(std::exchange(comm_, nullptr)));
         } catch (const Error&) {  // somebody left earlier, or never comes
+            line = LifeLine();
             abort();
         }
     }
@@ -100,6 +103,7 @@ public:
         if (failure) std::rethrow_exception(failure);
         check_nccl(status, at("ncclGroupEnd"), comm_);
         wait_until("ncclGroupEnd", [this] { return is_ready("ncclGroupEnd"); });
+        stages_.push_back({CudaMark(stream()), Whose::Others});
     }
     /// Within together(), in the GPU's memory.
     void send(int peer, std::span<const std::byte> bytes) {
@@ -113,14 +117,24 @@ public:
                    at("ncclRecv"), comm_);
     }
 
-    /// Returns when the stream's work is done.
+    /// What the stream is given from now on begins after the work that is marked.
+    void hold_back(const CudaMark& after) {
+        after.hold_back(stream());
+        stages_.push_back({after, Whose::Own});
+    }
+    /// Returns when the stream's work is done. The time-out is each stage's: that of what the GPU
+    /// did before, and of each group of sends and receives.
     void wait() {
-        const CudaMark done(stream());
-        wait_until("waiting for the GPU", [&] {
-            if (done.is_done()) return true;
-            is_ready("ncclCommGetAsyncError");
-            return false;
-        });
+        stages_.push_back({CudaMark(stream()), Whose::Own});
+        for (const auto& stage : std::exchange(stages_, {}))
+            wait_until(
+                "waiting for the GPU",
+                [&] {
+                    if (stage.end.is_done()) return true;
+                    is_ready("ncclCommGetAsyncError");
+                    return false;
+                },
+                stage.work);
     }
 
     template <class F>
@@ -133,6 +147,13 @@ public:
 
 private:
     static constexpr std::chrono::milliseconds most_farewell{5'000};
+
+    /// Who has to do something so that a wait ends.
+    enum class Whose { Own, Others };
+    struct Stage {
+        CudaMark end;
+        Whose work;
+    };
 
     void use_gpu() const { CudaContext::make_current(ordinal_); }
     std::string at(const char* call) const { return where_ + ", " + doing_ + ", " + call; }
@@ -184,39 +205,43 @@ private:
     }
 
     /// Throws TransportError where `ended()` does not come true within the time-out, or when a rank
-    /// has gone.
+    /// has gone and it does not for that.
     template <class F>
-    void wait_until(const char* call, F&& ended) {
+    void wait_until(const char* call, F&& ended, Whose work = Whose::Others) {
         const auto begin = std::chrono::steady_clock::now();
         for (int sleeps = 0; !ended();) {
             const auto waited = std::chrono::steady_clock::now() - begin;
-            if (waited >= timeout_)
-                throw TransportError(
-                    "another rank was silent for " + std::to_string(timeout_.count()) + " ms",
-                    at(call),
-                    "Check that all ranks run and make the same calls, or raise the time-out");
+            if (waited >= timeout_) throw_late(call, work);
             if (waited < std::chrono::milliseconds(2)) {
                 std::this_thread::yield();
                 continue;
             }
             std::this_thread::sleep_for(std::chrono::microseconds(100));
-            if (++sleeps % 32 == 0) check_others(call);
-        }
-    }
-    void check_others(const char* call) {
-        lost_ = life_line_.loss();
-        if (!lost_.empty())
+            if (++sleeps % 32 != 0 || life_line_.loss().empty()) continue;
+            if (ended()) return;  // it may have left since, when all was done
+            lost_ = life_line_.loss();
             throw TransportError(lost_, at(call),
                                  "See what that rank said last; then start all ranks again");
+        }
+    }
+    [[noreturn]] void throw_late(const char* call, Whose work) const {
+        const auto limit = std::to_string(timeout_.count()) + " ms";
+        if (work == Whose::Own)
+            throw TransportError("this rank's GPU was not done with its own work after " + limit,
+                                 at(call), "See what else the GPU does, or raise the time-out");
+        throw TransportError(
+            "another rank was silent for " + limit, at(call),
+            "Check that all ranks run and make the same calls, or raise the time-out");
     }
 
-    /// The first error ends the group. Returns what went wrong with that, or nothing.
+    /// The first error ends the group: the others hear of it, then NCCL, whose abort may wait until
+    /// they abort, too. Returns what went wrong with that, or nothing.
     std::string end(const std::string& why) {
         ended_ = why;
-        auto besides = abort();
+        stages_.clear();
         life_line_.cut(lost_.empty() ? "rank " + std::to_string(rank_) + " failed (" + why + ")"
                                      : lost_);
-        return besides;
+        return abort();
     }
 
     /// Ends what is under way on the GPU and gives the communicator up. Returns what went wrong
@@ -234,7 +259,10 @@ private:
         const auto until = std::chrono::steady_clock::now() + most_farewell;
         for (;;) {
             const auto status = cudaStreamQuery(stream());
-            if (status != cudaErrorNotReady) return true;
+            if (status != cudaErrorNotReady) {
+                ignored(status);
+                return true;
+            }
             if (std::chrono::steady_clock::now() >= until) return false;
             std::this_thread::sleep_for(std::chrono::milliseconds(1));
         }
@@ -246,6 +274,7 @@ private:
     std::string ended_, lost_;  // why, once it has; which rank went, where that is why
     LifeLine life_line_;
     OwnedStream stream_;
+    std::vector<Stage> stages_;           // of the call, not waited for yet
     std::unique_ptr<CudaMemory> memory_;  // on the stream
     ncclComm_t comm_ = nullptr;
 };

@@ -27,10 +27,21 @@ inline const char* remedy_of(cudaError_t e) {
     }
 }
 
+/// The status of a call that has nobody to tell: a destructor's. CUDA keeps an error for the thread
+/// until it is asked for; nobody hears of it again from a later call that goes well.
+template <class Status>
+void ignored(Status s) noexcept {
+    if constexpr (std::is_same_v<Status, cudaError_t>)
+        if (s != cudaSuccess) [[maybe_unused]]
+            const auto taken = cudaGetLastError();
+}
+
 /// Throws ResourceError that names the call, unless it succeeded. The status of one call may be
-/// that of work which an earlier call began.
+/// that of work which an earlier call began. What is told here is not told by the next launch, too;
+/// only a fault that ended the GPU's work for good comes with every later call.
 inline void check_cuda(cudaError_t e, const std::string& call) {
     if (e == cudaSuccess) return;
+    ignored(e);
     throw ResourceError(std::string(cudaGetErrorName(e)) + ", " + cudaGetErrorString(e), call,
                         remedy_of(e));
 }
@@ -42,10 +53,6 @@ inline void check_cublas(cublasStatus_t s, const std::string& call) {
                             ? "Use smaller batches, or end what else uses the GPU"
                             : "Check sizes and leading dimensions; cuBLASLt must fit the driver");
 }
-
-/// The status of a call that has nobody to tell: a destructor's.
-template <class Status>
-void ignored(Status) noexcept {}
 
 template <auto destroy>
 struct Destroys {

@@ -11,15 +11,21 @@ using namespace eyas::fake_cuda;
 
 namespace {
 
+/// What a function returns: the thread's last error until somebody asks for that.
+cudaError_t told(cudaError_t e) {
+    if (e != cudaSuccess && e != cudaErrorNotReady) last_error = e;
+    return e;
+}
+
 #define EYAS_FAKE_ENTER(call)                                                               \
     if (const auto planned = static_cast<cudaError_t>(enter(call)); planned != cudaSuccess) \
-    return planned
+    return told(planned)
 
 constexpr std::size_t most_poisoned = std::size_t{4} << 20;
 
 cudaError_t refused(const char* call, const char* why) {
     misuse(std::string(call) + ": " + why);
-    return cudaErrorInvalidValue;
+    return told(cudaErrorInvalidValue);
 }
 
 /// Memory that exists; of a stream: its work makes it usable.
@@ -223,19 +229,20 @@ const char* cudaGetErrorName(cudaError_t e) {
 const char* cudaGetErrorString(cudaError_t) { return "the fake's words for it"; }
 
 cudaError_t cudaGetLastError() {
-    EYAS_FAKE_ENTER("cudaGetLastError");
-    return std::exchange(last_error, cudaSuccess);
+    const auto last = std::exchange(last_error, cudaSuccess);
+    const auto planned = static_cast<cudaError_t>(enter("cudaGetLastError"));
+    return planned == cudaSuccess ? last : planned;
 }
 cudaError_t cudaPeekAtLastError() { return last_error; }
 
 cudaError_t cudaGetDeviceCount(int* count) {
     EYAS_FAKE_ENTER("cudaGetDeviceCount");
     *count = State::get().devices;
-    return *count == 0 ? cudaErrorNoDevice : cudaSuccess;
+    return told(*count == 0 ? cudaErrorNoDevice : cudaSuccess);
 }
 cudaError_t cudaSetDevice(int device) {
     EYAS_FAKE_ENTER("cudaSetDevice");
-    if (device < 0 || device >= State::get().devices) return cudaErrorInvalidDevice;
+    if (device < 0 || device >= State::get().devices) return told(cudaErrorInvalidDevice);
     current_device = device;
     return cudaSuccess;
 }
@@ -257,24 +264,24 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
     const auto planned = static_cast<cudaError_t>(enter("cudaStreamDestroy"));
     const auto on = stream_of(stream, "cudaStreamDestroy");
-    if (!on) return cudaErrorInvalidResourceHandle;
+    if (!on) return told(cudaErrorInvalidResourceHandle);
     if (planned == cudaSuccess) wait_for_all(on);  // destroyed when its work is done
     auto& s = State::get();
     const std::lock_guard lock(s.mutex);
     s.streams.erase(stream);
-    return planned;
+    return told(planned);
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
     const auto planned = static_cast<cudaError_t>(enter("cudaStreamSynchronize"));
     const auto on = stream_of(stream, "cudaStreamSynchronize");
-    if (!on) return cudaErrorInvalidResourceHandle;
+    if (!on) return told(cudaErrorInvalidResourceHandle);
     const auto came = wait_for_all(on);  // also where it tells of a failure
-    return planned == cudaSuccess ? came : planned;
+    return told(planned == cudaSuccess ? came : planned);
 }
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
     EYAS_FAKE_ENTER("cudaStreamQuery");
     const auto on = stream_of(stream, "cudaStreamQuery");
-    if (!on) return cudaErrorInvalidResourceHandle;
+    if (!on) return told(cudaErrorInvalidResourceHandle);
     auto& s = State::get();
     std::uint64_t until = 0;
     {
@@ -289,9 +296,15 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
     EYAS_FAKE_ENTER("cudaStreamWaitEvent");
     const auto on = stream_of(stream, "cudaStreamWaitEvent");
     Event e;
-    if (!on || !event_of(event, "cudaStreamWaitEvent", e)) return cudaErrorInvalidResourceHandle;
+    if (!on || !event_of(event, "cudaStreamWaitEvent", e))
+        return told(cudaErrorInvalidResourceHandle);
     if (!e.stream) return refused("cudaStreamWaitEvent", "an event that was never recorded");
-    enqueue_on(on, "cudaStreamWaitEvent", [e] { work_off(e.stream, e.after); });
+    const auto has_come = [e] {
+        work_off(e.stream, e.after, false);
+        const std::lock_guard lock(State::get().mutex);
+        return e.stream->done >= e.after;
+    };
+    enqueue_when(stream, "cudaStreamWaitEvent", has_come, [] {});
     return cudaSuccess;
 }
 
@@ -306,17 +319,17 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
     const auto planned = static_cast<cudaError_t>(enter("cudaEventDestroy"));
     Event e;
-    if (!event_of(event, "cudaEventDestroy", e)) return cudaErrorInvalidResourceHandle;
+    if (!event_of(event, "cudaEventDestroy", e)) return told(cudaErrorInvalidResourceHandle);
     auto& s = State::get();
     const std::lock_guard lock(s.mutex);
     s.events.erase(event);
-    return planned;
+    return told(planned);
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
     EYAS_FAKE_ENTER("cudaEventRecord");
     const auto on = stream_of(stream, "cudaEventRecord");
     Event e;
-    if (!on || !event_of(event, "cudaEventRecord", e)) return cudaErrorInvalidResourceHandle;
+    if (!on || !event_of(event, "cudaEventRecord", e)) return told(cudaErrorInvalidResourceHandle);
     auto& s = State::get();
     const std::lock_guard lock(s.mutex);
     s.events[event] = {on, on->queued};
@@ -325,14 +338,14 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
     const auto planned = static_cast<cudaError_t>(enter("cudaEventSynchronize"));
     Event e;
-    if (!event_of(event, "cudaEventSynchronize", e)) return cudaErrorInvalidResourceHandle;
+    if (!event_of(event, "cudaEventSynchronize", e)) return told(cudaErrorInvalidResourceHandle);
     const auto came = e.stream ? wait_for(e.stream, e.after) : cudaSuccess;
-    return planned == cudaSuccess ? came : planned;
+    return told(planned == cudaSuccess ? came : planned);
 }
 cudaError_t cudaEventQuery(cudaEvent_t event) {
     EYAS_FAKE_ENTER("cudaEventQuery");
     Event e;
-    if (!event_of(event, "cudaEventQuery", e)) return cudaErrorInvalidResourceHandle;
+    if (!event_of(event, "cudaEventQuery", e)) return told(cudaErrorInvalidResourceHandle);
     auto& s = State::get();
     {
         const std::lock_guard lock(s.mutex);
@@ -344,7 +357,7 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
 
 cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int device) {
     EYAS_FAKE_ENTER("cudaDeviceGetDefaultMemPool");
-    if (device < 0 || device >= State::get().devices) return cudaErrorInvalidDevice;
+    if (device < 0 || device >= State::get().devices) return told(cudaErrorInvalidDevice);
     *pool = reinterpret_cast<cudaMemPool_t>(static_cast<std::uintptr_t>(device) + 1);
     return cudaSuccess;
 }
@@ -372,10 +385,10 @@ cudaError_t cudaMallocAsync(void** p, std::size_t bytes, cudaStream_t stream) {
 cudaError_t cudaFreeAsync(void* p, cudaStream_t stream) {
     const auto planned = static_cast<cudaError_t>(enter("cudaFreeAsync"));
     const auto on = stream_of(stream, "cudaFreeAsync");
-    if (!on || !give_back("cudaFreeAsync", p, false)) return cudaErrorInvalidValue;
+    if (!on || !give_back("cudaFreeAsync", p, false)) return told(cudaErrorInvalidValue);
     if (planned == cudaSuccess)
         enqueue_on(on, "cudaFreeAsync", [p] { release(static_cast<std::byte*>(p)); });
-    return planned;
+    return planned;  // who frees keeps it and tells it
 }
 cudaError_t cudaHostAlloc(void** p, std::size_t bytes, unsigned) {
     EYAS_FAKE_ENTER("cudaHostAlloc");
@@ -384,9 +397,9 @@ cudaError_t cudaHostAlloc(void** p, std::size_t bytes, unsigned) {
 }
 cudaError_t cudaFreeHost(void* p) {
     const auto planned = static_cast<cudaError_t>(enter("cudaFreeHost"));
-    if (!give_back("cudaFreeHost", p, true)) return cudaErrorInvalidValue;
+    if (!give_back("cudaFreeHost", p, true)) return told(cudaErrorInvalidValue);
     release(static_cast<std::byte*>(p));
-    return planned;
+    return told(planned);
 }
 cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* of, const void* p) {
     EYAS_FAKE_ENTER("cudaPointerGetAttributes");
@@ -405,14 +418,14 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
                             cudaStream_t stream) {
     EYAS_FAKE_ENTER("cudaMemcpyAsync");
     const auto on = stream_of(stream, "cudaMemcpyAsync");
-    if (!on) return cudaErrorInvalidResourceHandle;
+    if (!on) return told(cudaErrorInvalidResourceHandle);
     const bool from_device = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice,
                to_device = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
     if ((from_device && !device_range("cudaMemcpyAsync", from, bytes)) ||
         (to_device && !device_range("cudaMemcpyAsync", to, bytes)) ||
         (!from_device && !host_range("cudaMemcpyAsync", from, bytes)) ||
         (!to_device && !host_range("cudaMemcpyAsync", to, bytes)))
-        return cudaErrorInvalidValue;
+        return told(cudaErrorInvalidValue);
     if (kind == cudaMemcpyHostToDevice)
         upload(to, from, bytes, on);
     else if (kind == cudaMemcpyDeviceToHost)
@@ -430,7 +443,7 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
 cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t stream) {
     EYAS_FAKE_ENTER("cudaMemsetAsync");
     const auto on = stream_of(stream, "cudaMemsetAsync");
-    if (!on || !device_range("cudaMemsetAsync", to, bytes)) return cudaErrorInvalidValue;
+    if (!on || !device_range("cudaMemsetAsync", to, bytes)) return told(cudaErrorInvalidValue);
     enqueue_on(on, "cudaMemsetAsync", [=] {
         if (device_range("cudaMemsetAsync", to, bytes)) std::memset(to, value, bytes);
     });

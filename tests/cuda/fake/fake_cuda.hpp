@@ -39,7 +39,8 @@ void no_algorithms(bool yes);
 /// The nth call from now (1: the next) of an entry point does nothing and returns `status`; one
 /// that waits has waited, what it releases is gone. Besides the names of functions there are
 /// "kernel launch", whose status cudaGetLastError gives, and "kernel", whose fault comes when it
-/// runs and stays: all later calls return it.
+/// runs and stays: all later calls return it. As CUDA does, the thread's next cudaGetLastError
+/// gives what a call returned (not cudaFreeAsync, whose status is kept by who frees), once.
 void fail(const std::string& call, int nth, int status);
 /// Whether that call has come.
 bool failed();

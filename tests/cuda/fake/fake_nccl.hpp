@@ -1,5 +1,5 @@
 #pragma once
-#include <string>
+#include <chrono>
 
 /// A NCCL on the host, beside fake_cuda.hpp's CUDA and linked instead of the real one: ranks are
 /// threads of one process, each on a GPU of its own. Every send and receive is done for real, in
@@ -19,5 +19,12 @@ namespace eyas::fake_nccl {
 
 /// Whether connections break: all communicators learn of it then, when they are asked.
 void broken(bool yes);
+
+/// Whether ncclCommAbort waits until all ranks of the group have aborted or finalized, which NCCL
+/// does not rule out. For ever, which is misuse, is half a minute here.
+void aborts_together(bool yes);
+
+/// Receives are not done earlier than so long after their sends were there.
+void takes(std::chrono::milliseconds time);
 
 }  // namespace eyas::fake_nccl

@@ -3,12 +3,15 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstring>
 #include <deque>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -33,6 +36,7 @@ struct Batch {
     cudaStream_t stream;
     std::vector<std::shared_ptr<Transfer>> transfers;
     bool posted = false;
+    std::optional<std::chrono::steady_clock::time_point> met = {};
 };
 
 /// All communicators that were made of one id.
@@ -56,7 +60,8 @@ struct Rank {
 std::mutex mutex;  // guards all; never held while CUDA's fake is called with work to do
 std::map<std::string, std::shared_ptr<Group>> groups;
 std::map<ncclComm_t, std::shared_ptr<Rank>> ranks;
-bool network_broken = false;
+bool network_broken = false, together = false;
+std::chrono::milliseconds transfer_time{0};
 constexpr int asked_before_ready = 2;
 
 thread_local int depth = 0;  // of groups
@@ -115,7 +120,9 @@ bool have_met(Rank& me, Batch& batch) {
         t->from = queue.front();
         queue.pop_front();
     }
-    return all;
+    const auto now = std::chrono::steady_clock::now();
+    if (all && !batch.met) batch.met = now;
+    return all && now - *batch.met >= transfer_time;
 }
 
 /// Fills what this rank receives. With the mutex.
@@ -212,11 +219,33 @@ void forget(ncclComm_t comm, Rank& me) {
     ranks.erase(comm);
 }
 
+/// Until all ranks of the group have gone, or will.
+void wait_for_others(const Group& group) {
+    const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+    const auto have_gone = [&] {
+        const std::lock_guard lock(mutex);
+        return !together || group.finalized >= group.world;
+    };
+    while (!have_gone()) {
+        if (std::chrono::steady_clock::now() >= until)
+            return fake::misuse("ncclCommAbort: waits for ranks that know of nothing");
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+}
+
 }  // namespace
 
 void eyas::fake_nccl::broken(bool yes) {
     const std::lock_guard lock(mutex);
     network_broken = yes;
+}
+void eyas::fake_nccl::takes(std::chrono::milliseconds time) {
+    const std::lock_guard lock(mutex);
+    transfer_time = time;
+}
+void eyas::fake_nccl::aborts_together(bool yes) {
+    const std::lock_guard lock(mutex);
+    together = yes;
 }
 
 extern "C" {
@@ -339,6 +368,7 @@ ncclResult_t ncclCommAbort(ncclComm_t comm) {
     if (!me || !fake::remove_handle("communicator", comm, "ncclCommAbort"))
         return ncclInvalidArgument;
     forget(comm, *me);
+    wait_for_others(*me->group);
     return planned;
 }
 
