@@ -259,10 +259,8 @@ private:
         const auto until = std::chrono::steady_clock::now() + most_farewell;
         for (;;) {
             const auto status = cudaStreamQuery(stream());
-            if (status != cudaErrorNotReady) {
-                ignored(status);
-                return true;
-            }
+            ignored(status);
+            if (status != cudaErrorNotReady) return true;
             if (std::chrono::steady_clock::now() >= until) return false;
             std::this_thread::sleep_for(std::chrono::milliseconds(1));
         }

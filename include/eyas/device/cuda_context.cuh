@@ -66,6 +66,7 @@ private:
     static int checked(int ordinal) {
         int count = 0;
         const auto status = cudaGetDeviceCount(&count);
+        ignored(status);  // told below
         if (status != cudaSuccess || ordinal < 0 || ordinal >= count)
             throw ResourceError("no CUDA device " + std::to_string(ordinal) + " (" +
                                     (status == cudaSuccess ? std::to_string(count) + " found"

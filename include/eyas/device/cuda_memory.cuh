@@ -31,6 +31,7 @@ public:
     void release(std::byte* p) noexcept override {
         if (!p) return;
         const auto status = cudaFreeAsync(p, stream_);
+        ignored(status);  // the next launch does not tell of it, too
         if (lost_ == cudaSuccess) lost_ = status;
     }
     /// Throws ResourceError where a release failed.

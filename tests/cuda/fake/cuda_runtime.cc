@@ -13,7 +13,7 @@ namespace {
 
 /// What a function returns: the thread's last error until somebody asks for that.
 cudaError_t told(cudaError_t e) {
-    if (e != cudaSuccess && e != cudaErrorNotReady) last_error = e;
+    if (e != cudaSuccess) last_error = e;
     return e;
 }
 
@@ -289,8 +289,8 @@ cudaError_t cudaStreamQuery(cudaStream_t stream) {
         if (on->done == on->queued) return cudaSuccess;
         until = on->queued;
     }
-    work_off(on, until, false);  // who asks often enough sees it end
-    return cudaErrorNotReady;
+    work_off(on, until, false);      // who asks often enough sees it end
+    return told(cudaErrorNotReady);  // the strictest reading of what CUDA says
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
     EYAS_FAKE_ENTER("cudaStreamWaitEvent");
@@ -352,7 +352,7 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
         if (!e.stream || e.stream->done >= e.after) return cudaSuccess;
     }
     work_off(e.stream, e.after, false);  // who asks often enough sees it end
-    return cudaErrorNotReady;
+    return told(cudaErrorNotReady);      // the strictest reading of what CUDA says
 }
 
 cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int device) {
@@ -388,7 +388,7 @@ cudaError_t cudaFreeAsync(void* p, cudaStream_t stream) {
     if (!on || !give_back("cudaFreeAsync", p, false)) return told(cudaErrorInvalidValue);
     if (planned == cudaSuccess)
         enqueue_on(on, "cudaFreeAsync", [p] { release(static_cast<std::byte*>(p)); });
-    return planned;  // who frees keeps it and tells it
+    return told(planned);
 }
 cudaError_t cudaHostAlloc(void** p, std::size_t bytes, unsigned) {
     EYAS_FAKE_ENTER("cudaHostAlloc");

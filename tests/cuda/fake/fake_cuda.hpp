@@ -40,7 +40,7 @@ void no_algorithms(bool yes);
 /// that waits has waited, what it releases is gone. Besides the names of functions there are
 /// "kernel launch", whose status cudaGetLastError gives, and "kernel", whose fault comes when it
 /// runs and stays: all later calls return it. As CUDA does, the thread's next cudaGetLastError
-/// gives what a call returned (not cudaFreeAsync, whose status is kept by who frees), once.
+/// gives what a call returned, once.
 void fail(const std::string& call, int nth, int status);
 /// Whether that call has come.
 bool failed();
