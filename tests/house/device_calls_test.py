@@ -3,7 +3,8 @@
 In include/eyas/**/*.cuh, a call of a function cuda*, cublas*, nccl* or cudnn* is
 - the first argument of a check_*( ) that throws, or
 - what is left of a destructor: the argument of ignored( ), or
-- kept as `status`, which the lines that follow look at;
+- kept as `status`, which the lines that follow look at, or
+- cudaGetLastError( ), kept as `taken` where its error was told already;
 functions that return no status are named below. The rooms model, optimizer, trainer, capture, evaluate, pipeline,
 checkpoint and loader include no device but the host's."""
 import os
@@ -14,6 +15,7 @@ CALL = re.compile(r"\b(?:cuda|cublas|nccl|cudnn)[A-Z]\w*\s*\(")
 NO_STATUS = re.compile(r"(?:(?:cuda|cublasLt|cublas|nccl|cudnn)Get(?:ErrorName|ErrorString|StatusString|StatusName)\s*\(|ncclGetLastError\s*\()$")
 LOOKED_AT = re.compile(r"(?:\bcheck_\w+|\bignored)\(\s*$")
 KEPT = re.compile(r"\b(?:const auto|auto|cudaError_t|ncclResult_t|cublasStatus_t|cudnnStatus_t) status =\s*$")
+TAKEN = re.compile(r"\bconst auto taken =\s*cudaGetLastError\s*\($")
 LINES_LATER = 6
 WITHOUT_DEVICE = ["model", "optimizer", "trainer", "capture", "evaluate", "pipeline", "checkpoint", "loader"]
 A_DEVICE = re.compile(r"\b(?:Cuda|HostBlocks|cuda\w*|cublas\w*|nccl\w*)\b|eyas/device/(?:cuda|host_block)")
@@ -34,7 +36,7 @@ def check_calls(path, text):
             continue
         calls += 1
         before = lines[:m.start()]
-        if LOOKED_AT.search(before):
+        if LOOKED_AT.search(before) or TAKEN.search(before + m.group(0)):
             continue
         after = lines[m.end():].split(";", 1)[-1].splitlines()[:LINES_LATER]
         if KEPT.search(before) and re.search(r"\bstatus\b", "\n".join(after)):
