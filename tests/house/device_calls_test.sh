@@ -23,7 +23,7 @@ finds() {
   fi
 }
 finds 'the status of cudaStreamSynchronize(...) is lost' device/cuda_context.cuh 's/ignored(cudaStreamSynchronize(stream_.get()))/cudaStreamSynchronize(stream_.get())/'
-finds 'the status of cudaFreeAsync(...) is lost' device/cuda_memory.cuh 's/if (lost_ == cudaSuccess) lost_ = status;//'
+finds 'the status of cudaFreeAsync(...) is lost' device/cuda_memory.cuh 's/ignored(status);.*//;s/if (lost_ == cudaSuccess) lost_ = status;//'
 finds 'the status of cublasLtMatmul(...) is lost' device/cuda_products.cuh 's/cublasLtMatmul(handle_/0, &/'
 finds 'names a device, Cuda' trainer/trainer.hpp '$a inline void on(const Cuda&);'
 finds 'names a device, eyas/device/cuda' model/eagle3.hpp '1a #include "eyas/device/cuda.cuh"'
