@@ -185,7 +185,7 @@ void run_kernel(const std::function<void(bool)>& run) {
 void eyas::detail::launch_on_host(std::int64_t blocks, int threads, int most_threads,
                                   cudaStream_t stream, std::function<void(bool)> run) {
     const char* call = "kernel launch";
-    if (last_error != cudaSuccess) misuse("kernel launch: nobody asked how the launch before went");
+    if (last_error != cudaSuccess) misuse("kernel launch: an earlier call's error was not taken");
     if (const int planned = enter(call); planned != cudaSuccess) {
         last_error = static_cast<cudaError_t>(planned);
         return;

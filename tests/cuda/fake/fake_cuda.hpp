@@ -19,7 +19,7 @@
 /// - Told as misuse (`failures`): ranges outside of live memory, also at the time when the work is
 ///   done; pinned memory that changes or is freed under a copy; memory that is released twice;
 ///   handles that are unknown or destroyed twice; launches that no GPU takes, on another GPU's
-///   stream, or after one that failed and was not asked about; waiting for an event that was never
+///   stream, or after a call whose error was not taken; waiting for an event that was never
 ///   recorded; products whose shapes, strides, alignment or algorithm do not fit. What is not
 ///   released is told by `alive`.
 /// - The process ends with status 1 where misuse was told and not taken, or something is alive.
