@@ -1,19 +1,22 @@
 #pragma once
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "eyas/capture/kv_cache.hpp"
+#include "eyas/capture/row_plan.hpp"
 #include "eyas/capture/target_weights.hpp"
 #include "eyas/core/tensor.hpp"
 #include "eyas/device/concept.hpp"
-#include "eyas/ops/attention.hpp"
 #include "eyas/ops/embedding.hpp"
-#include "eyas/ops/linear.hpp"
+#include "eyas/ops/frozen_linear.hpp"
 #include "eyas/ops/rms_norm.hpp"
 #include "eyas/ops/rotary.hpp"
+#include "eyas/ops/rows.hpp"
 #include "eyas/ops/swiglu.hpp"
 
 namespace eyas {
@@ -37,119 +40,152 @@ struct TargetStates {
     Tensor last;      // [N, D] fp32: the final state after the model's norm, input of the head
 };
 
-/// A frozen Llama in fp32 on any device: computes hidden states, keeps nothing between calls.
-/// Sequences are packed one after another, so that every matrix product runs over all of their
-/// tokens; attention sees one sequence at a time, positions start at 0 in each, nothing is padded.
-/// Weights live as long as the model. One thread drives a model; it may use many inside. Two models
-/// share nothing. A forward that throws leaves the model as it was.
+/// A frozen model of the Llama family in fp32: computes hidden states and logits, of whole
+/// sequences or of new tokens behind what a KvCache holds. Rows of all sequences go through every
+/// matrix product together; nothing is padded.
+///
+/// Where the device packs weights of these sizes (row_invariant()), a row's bits depend on its own
+/// tokens alone: not on other sequences of the forward, nor on how a sequence was cut into
+/// forwards. So hidden states captured while decoding are those of one forward over the whole text,
+/// and verifying a draft is lossless to the bit.
+///
+/// Weights live as long as the model. The device's memory must be the host's. One thread drives a
+/// model; it may use many inside. Two models share nothing.
 template <Device D>
 class TargetModel {
 public:
-    /// Widens the weights; `from` is not needed afterwards. Throws DataError for a model that is no
-    /// plain Llama, ContractError for a captured layer that does not exist.
+    /// Widens the weights; `from` is not needed afterwards. Throws DataError for a model that this
+    /// forward does not compute, ContractError for a captured layer that does not exist.
     explicit TargetModel(const HfWeights& from, TargetOptions options = {}, D device = {})
         : device_(std::move(device)),
           config_(from.config()),
+          shape_{config_.num_attention_heads, config_.num_key_value_heads, config_.head_dim},
           layers_(options.layers.empty() ? default_capture_layers(config_.num_hidden_layers)
                                          : std::move(options.layers)),
-          weights_(load_target_weights(from)),
-          rotary_(config_) {
+          rotary_(config_),
+          scratch_(1, shape_, std::numeric_limits<std::int32_t>::max()) {
         for (auto l : layers_)
             if (l < 0 || l >= config_.num_hidden_layers)
                 throw ContractError(
                     "the model has no layer " + std::to_string(l), "capture layers",
                     "Name layers from 0 to " + std::to_string(config_.num_hidden_layers - 1));
+        take(load_target_weights(from));
     }
 
     const ModelConfig& config() const { return config_; }
+    const D& device() const { return device_; }
     std::span<const std::int64_t> captured_layers() const { return layers_; }
-    /// Equal for equal configs and weights. Reads all of the weights.
-    std::string fingerprint() const { return eyas::fingerprint(weights_, config_); }
+    /// Equal for equal configs and weights.
+    const std::string& fingerprint() const { return fingerprint_; }
+    /// Whether a row's bits depend on its own sequence alone.
+    bool row_invariant() const { return row_invariant_; }
 
-    /// Hidden states of packed sequences: `ids` [N] all tokens, `lengths` their split, which must
-    /// add up to N. Throws ContractError for lengths that do not, DataError for an id outside the
-    /// vocabulary or a sequence longer than the model's positions.
-    TargetStates forward(std::span<const std::int64_t> ids, std::span<const std::int64_t> lengths) {
-        check_input(ids, lengths);
-        const auto rows = static_cast<std::int64_t>(ids.size()), width = config_.hidden_size;
-        const auto count = static_cast<std::int64_t>(layers_.size());
-        TargetStates out{Tensor(DType::F32, {rows, count * width}),
-                         Tensor(DType::F32, {rows, width})};
-        if (rows == 0) return out;
-        Activations a = begin(ids, lengths);
-        for (std::int64_t l = 0; l < config_.num_hidden_layers; ++l) {
-            run_layer(weights_.layers[static_cast<std::size_t>(l)], a);
-            for (std::int64_t c = 0; c < count; ++c)
-                if (layers_[static_cast<std::size_t>(c)] == l)
-                    copy_columns(data(a.hidden), data(out.captured) + c * width, rows,
-                                 count * width);
-        }
-        norm(data(a.hidden), weights_.final_norm, data(out.last), a);
+    /// For sequences of up to `max_tokens` tokens together.
+    KvCache make_cache(std::int64_t max_tokens) const {
+        return KvCache(config_.num_hidden_layers, shape_, max_tokens);
+    }
+
+    /// Hidden states of new rows: `ids` [N], the rows of all sequences behind one another. Keys and
+    /// values go to the cache. Throws ContractError for numbers of rows that do not add up to N,
+    /// DataError for an id outside the vocabulary or a position beyond the model's, ResourceError
+    /// when the cache is full; no sequence is longer then.
+    TargetStates forward(std::span<const std::int64_t> ids, std::span<const NewRows> sequences,
+                         KvCache& cache) {
+        std::int64_t rows = 0;
+        for (const auto& s : sequences) rows += s.rows;
+        check_rows(rows, ids);
+        check_ids(ids);
+        RowPlan plan(cache, sequences);
+        auto out = run(ids, plan, true);
+        plan.commit();
         return out;
+    }
+
+    /// Hidden states of whole sequences: `ids` [N] all tokens, `lengths` their split, which must
+    /// add up to N. Nothing is kept. Throws ContractError for lengths that do not, DataError for an
+    /// id outside the vocabulary or a sequence longer than the model's positions.
+    TargetStates forward(std::span<const std::int64_t> ids, std::span<const std::int64_t> lengths) {
+        std::int64_t rows = 0;
+        for (auto n : lengths) rows += n < 1 ? std::ssize(ids) + 1 : n;
+        check_rows(rows, ids);
+        check_ids(ids);
+        std::vector<KvCache::Sequence> sequences(lengths.size());
+        std::vector<NewRows> all;
+        for (std::size_t i = 0; i < lengths.size(); ++i) all.push_back({&sequences[i], lengths[i]});
+        struct Release {  // also when something throws
+            TargetModel& model;
+            std::vector<KvCache::Sequence>& sequences;
+            ~Release() {
+                for (auto& s : sequences) model.scratch_.release(s);
+            }
+        } release{*this, sequences};
+        RowPlan plan(scratch_, all);
+        return run(ids, plan, false);
     }
 
     /// One sequence.
     TargetStates forward(std::span<const std::int64_t> ids) {
-        const std::int64_t length = static_cast<std::int64_t>(ids.size());
+        const std::int64_t length = std::ssize(ids);
         return forward(ids, std::span(&length, 1));
     }
 
-    /// The head on normed final states: [N, D] fp32 -> [N, V] fp32. Meant for few rows (checks,
-    /// decoding); throws ContractError for states of another width.
+    /// The head on normed final states: [N, D] fp32 -> [N, V] fp32. Throws ContractError for states
+    /// of another width.
     Tensor logits(const TensorView& states) const {
         if (states.shape.rank() != 2 || states.shape[1] != config_.hidden_size)
             throw ContractError("states of shape " + states.shape.text(), "TargetModel::logits",
                                 "Pass [N, " + std::to_string(config_.hidden_size) + "]");
-        const auto rows = states.shape[0], width = config_.hidden_size;
-        Tensor out(DType::F32, {rows, config_.vocab_size});
-        const auto& head = weights_.head.empty() ? weights_.embedding : weights_.head;
-        RoundingScratch unused;
-        linear(device_, states.as<float>().data(), width, data(head), data(out), config_.vocab_size,
-               rows, width, config_.vocab_size, false, unused);
+        Tensor out(DType::F32, {states.shape[0], config_.vocab_size});
+        head_(device_, states.as<float>().data(), data(out), states.shape[0], false);
         return out;
     }
 
 private:
-    // What one forward works in; S = (H + 2G) E is the width of a fused q, k, v row.
+    struct Layer {
+        Tensor input_norm, post_norm, q_norm, k_norm;
+        FrozenLinear qkv, output, gate_up, down;
+    };
+
+    // What a forward works in; kept, so that decoding allocates nothing large. S = (H + 2G) E.
     struct Activations {
-        std::span<const std::int64_t> lengths;
-        std::int64_t rows;
-        RotaryRows angles;
-        std::vector<std::int64_t> mask;  // ones: nothing is padded
-        Tensor hidden;                   // [N, D] residual stream
-        Tensor normed;                   // [N, D]
-        Tensor qkv;                      // [N, S]
-        Tensor context;                  // [N, H*E]
-        Tensor gate_up;                  // [N, 2F]
-        Tensor product;                  // [N, F]
-        std::vector<float> statistics;   // [max(N, H*T)]: per-row sums that only a backward needs
-        RoundingScratch unused;
+        std::vector<float> hidden;      // [N, D] residual stream
+        std::vector<float> normed;      // [N, D]
+        std::vector<float> qkv;         // [N, S]
+        std::vector<float> context;     // [N, H*E]
+        std::vector<float> gate_up;     // [N, 2F]
+        std::vector<float> product;     // [N, F]
+        std::vector<float> statistics;  // [N]: per-row sums that only a backward needs
     };
 
     static const float* data(const Tensor& t) { return t.as<float>().data(); }
     static float* data(Tensor& t) { return t.as<float>().data(); }
-    std::int64_t query_width() const { return config_.num_attention_heads * config_.head_dim; }
-    std::int64_t qkv_width() const {
-        return query_width() + 2 * config_.num_key_value_heads * config_.head_dim;
+
+    /// The weights in the form that products want; what they were made from goes layer by layer.
+    void take(TargetWeights w) {
+        fingerprint_ = eyas::fingerprint(w, config_);
+        const auto frozen = [this](Tensor& weight) {
+            FrozenLinear l(device_, std::move(weight));
+            row_invariant_ = row_invariant_ && l.row_invariant();
+            return l;
+        };
+        for (auto& l : w.layers) {
+            Layer mine{std::move(l.input_norm), std::move(l.post_norm), {}, {}, {}, {}, {}, {}};
+            mine.qkv = frozen(l.qkv), mine.output = frozen(l.output);
+            mine.gate_up = frozen(l.gate_up), mine.down = frozen(l.down);
+            weights_.push_back(std::move(mine));
+        }
+        Tensor head = w.head.empty() ? Tensor::copy_of(w.embedding.view()) : std::move(w.head);
+        head_ = frozen(head);
+        embedding_ = std::move(w.embedding);
+        final_norm_ = std::move(w.final_norm);
     }
 
-    void check_input(std::span<const std::int64_t> ids,
-                     std::span<const std::int64_t> lengths) const {
-        std::int64_t total = 0;
-        for (auto n : lengths) {
-            if (n < 1 || n > static_cast<std::int64_t>(ids.size()) - total)
-                throw ContractError("lengths do not add up to the number of tokens",
-                                    "TargetModel::forward", "Give one length per sequence");
-            if (n > config_.max_position_embeddings)
-                throw DataError("a sequence of " + std::to_string(n) + " tokens", "input_ids",
-                                "Cut it to the model's " +
-                                    std::to_string(config_.max_position_embeddings) +
-                                    " positions (--max-len)");
-            total += n;
-        }
-        if (total != static_cast<std::int64_t>(ids.size()))
+    void check_rows(std::int64_t rows, std::span<const std::int64_t> ids) const {
+        if (rows != std::ssize(ids))
             throw ContractError("lengths do not add up to the number of tokens",
                                 "TargetModel::forward", "Give one length per sequence");
+    }
+    void check_ids(std::span<const std::int64_t> ids) const {
         for (auto id : ids)
             if (id < 0 || id >= config_.vocab_size)
                 throw DataError("token id " + std::to_string(id), "input_ids",
@@ -157,97 +193,93 @@ private:
                                     std::to_string(config_.vocab_size));
     }
 
-    Activations begin(std::span<const std::int64_t> ids, std::span<const std::int64_t> lengths) {
-        const auto rows = static_cast<std::int64_t>(ids.size()), ff = config_.intermediate_size;
-        std::vector<std::int64_t> positions;
-        positions.reserve(ids.size());
-        for (auto n : lengths)
-            for (std::int64_t t = 0; t < n; ++t) positions.push_back(t);
-        const auto longest = std::ranges::max(lengths);
-        rotary_.reserve(longest);
-        const auto statistics = std::max(rows, config_.num_attention_heads * longest);
-        const auto matrix = [&](std::int64_t width) { return Tensor(DType::F32, {rows, width}); };
-        Activations a{lengths,
-                      rows,
-                      RotaryRows(rotary_, positions, rows, config_.head_dim, 0),
-                      std::vector<std::int64_t>(static_cast<std::size_t>(longest), 1),
-                      matrix(config_.hidden_size),
-                      matrix(config_.hidden_size),
-                      matrix(qkv_width()),
-                      matrix(query_width()),
-                      matrix(2 * ff),
-                      matrix(ff),
-                      std::vector<float>(static_cast<std::size_t>(statistics)),
-                      {}};
-        embedding(device_, data(weights_.embedding), ids.data(), data(a.hidden), rows,
+    /// `layered`: the cache has a place for each layer; else one, used again.
+    TargetStates run(std::span<const std::int64_t> ids, RowPlan& plan, bool layered) {
+        const auto rows = plan.rows(), width = config_.hidden_size;
+        const auto count = std::ssize(layers_);
+        TargetStates out{Tensor(DType::F32, {rows, count * width}),
+                         Tensor(DType::F32, {rows, width})};
+        if (rows == 0) return out;
+        begin(ids, plan);
+        for (std::int64_t l = 0; l < config_.num_hidden_layers; ++l) {
+            run_layer(weights_[static_cast<std::size_t>(l)], plan, layered ? l : 0);
+            for (std::int64_t c = 0; c < count; ++c)
+                if (layers_[static_cast<std::size_t>(c)] == l)
+                    copy_columns(device_, a_.hidden.data(), width, data(out.captured) + c * width,
+                                 count * width, rows, width);
+        }
+        norm(a_.hidden.data(), final_norm_, data(out.last), rows);
+        return out;
+    }
+
+    void begin(std::span<const std::int64_t> ids, const RowPlan& plan) {
+        const auto rows = plan.rows();
+        const auto last = std::ranges::max(plan.positions());
+        if (last >= config_.max_position_embeddings)
+            throw DataError("a sequence of " + std::to_string(last + 1) + " tokens", "input_ids",
+                            "Cut it to the model's " +
+                                std::to_string(config_.max_position_embeddings) +
+                                " positions (--max-len)");
+        rotary_.reserve(last + 1);
+        angles_ = RotaryRows(rotary_, plan.positions(), rows, config_.head_dim, 0);
+        const auto resize = [rows](std::vector<float>& v, std::int64_t width) {
+            v.resize(static_cast<std::size_t>(rows * width));
+        };
+        resize(a_.hidden, config_.hidden_size), resize(a_.normed, config_.hidden_size);
+        resize(a_.qkv, shape_.qkv_width()), resize(a_.context, shape_.q_width());
+        resize(a_.gate_up, 2 * config_.intermediate_size);
+        resize(a_.product, config_.intermediate_size), resize(a_.statistics, 1);
+        embedding(device_, data(std::as_const(embedding_)), ids.data(), a_.hidden.data(), rows,
                   config_.hidden_size);
-        return a;
     }
 
     // hidden += output(attention(norm(hidden))); hidden += down(swiglu(gate_up(norm(hidden))))
-    void run_layer(const TargetLayer& w, Activations& a) const {
-        norm(data(a.hidden), w.input_norm, data(a.normed), a);
-        multiply(a.normed, w.qkv, a.qkv, false, a);
-        rotary(device_, data(a.qkv), a.rows, qkv_width(),
-               config_.num_attention_heads + config_.num_key_value_heads, config_.head_dim,
-               a.angles, 1.f);
-        attend(a);
-        multiply(a.context, w.output, a.hidden, true, a);
-        norm(data(a.hidden), w.post_norm, data(a.normed), a);
-        multiply(a.normed, w.gate_up, a.gate_up, false, a);
-        swiglu(device_, data(a.gate_up), data(a.product), a.rows, config_.intermediate_size);
-        multiply(a.product, w.down, a.hidden, true, a);
+    void run_layer(const Layer& w, RowPlan& plan, std::int64_t slot) {
+        const auto rows = plan.rows();
+        norm(a_.hidden.data(), w.input_norm, a_.normed.data(), rows);
+        w.qkv(device_, a_.normed.data(), a_.qkv.data(), rows, false);
+        norm_heads(w.q_norm, 0, shape_.heads, rows);
+        norm_heads(w.k_norm, shape_.heads, shape_.kv_heads, rows);
+        rotary(device_, a_.qkv.data(), rows, shape_.qkv_width(), shape_.heads + shape_.kv_heads,
+               config_.head_dim, angles_, 1.f);
+        plan.attend(device_, shape_, slot, a_.qkv.data(), a_.context.data());
+        w.output(device_, a_.context.data(), a_.hidden.data(), rows, true);
+        norm(a_.hidden.data(), w.post_norm, a_.normed.data(), rows);
+        w.gate_up(device_, a_.normed.data(), a_.gate_up.data(), rows, false);
+        swiglu(device_, a_.gate_up.data(), a_.product.data(), rows, config_.intermediate_size);
+        w.down(device_, a_.product.data(), a_.hidden.data(), rows, true);
     }
 
-    void attend(Activations& a) const {
-        const auto stride = qkv_width();
-        std::int64_t row = 0;
-        for (auto tokens : a.lengths) {
-            const float* q = data(a.qkv) + row * stride;
-            const float* k = q + query_width();
-            const float* v = k + config_.num_key_value_heads * config_.head_dim;
-            const TttAttention<float> causal{1,
-                                             tokens,
-                                             config_.num_attention_heads,
-                                             config_.num_key_value_heads,
-                                             config_.head_dim,
-                                             0,
-                                             a.mask.data(),
-                                             q,
-                                             stride,
-                                             &k,
-                                             &v,
-                                             stride};
-            ttt_attention(device_, causal, data(a.context) + row * query_width(), query_width(),
-                          a.statistics.data());
-            row += tokens;
-        }
-    }
-
-    void norm(const float* x, const Tensor& weight, float* y, Activations& a) const {
+    void norm(const float* x, const Tensor& weight, float* y, std::int64_t rows) {
         const auto width = config_.hidden_size;
-        rms_norm(device_, x, width, data(weight), y, width, a.statistics.data(), a.rows, width,
+        rms_norm(device_, x, width, data(weight), y, width, a_.statistics.data(), rows, width,
                  static_cast<float>(config_.rms_norm_eps));
     }
-
-    // y = x W^T, or y += x W^T
-    void multiply(const Tensor& x, const Tensor& weight, Tensor& y, bool add,
-                  Activations& a) const {
-        const auto out = weight.shape()[0], in = weight.shape()[1];
-        linear(device_, data(x), in, data(weight), data(y), out, a.rows, in, out, add, a.unused);
-    }
-
-    void copy_columns(const float* from, float* to, std::int64_t rows, std::int64_t stride) const {
-        const auto width = config_.hidden_size;
-        device_.for_each_row(
-            rows, [=](std::int64_t r) { std::copy_n(from + r * width, width, to + r * stride); });
+    /// Each of some heads of qkv by itself, in place; nothing where the model has no such norm.
+    void norm_heads(const Tensor& weight, std::int64_t first, std::int64_t heads,
+                    std::int64_t rows) {
+        if (weight.empty()) return;
+        for (auto h = first; h < first + heads; ++h) {
+            float* x = a_.qkv.data() + h * config_.head_dim;
+            rms_norm(device_, x, shape_.qkv_width(), data(weight), x, shape_.qkv_width(),
+                     a_.statistics.data(), rows, config_.head_dim,
+                     static_cast<float>(config_.rms_norm_eps));
+        }
     }
 
     D device_;
     ModelConfig config_;
+    HeadShape shape_;
     std::vector<std::int64_t> layers_;
-    TargetWeights weights_;
+    std::vector<Layer> weights_;
+    Tensor embedding_, final_norm_;  // [V, D], [D]
+    FrozenLinear head_;
+    std::string fingerprint_;
+    bool row_invariant_ = true;
     RotaryTable rotary_;
+    RotaryRows angles_;
+    KvCache scratch_;  // one layer's, of whole sequences
+    Activations a_;
 };
 
 }  // namespace eyas

@@ -1,0 +1,271 @@
+#pragma once
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <span>
+#include <vector>
+
+#include "eyas/device/concept.hpp"
+#include "eyas/ops/exp.hpp"
+#include "eyas/ops/largest.hpp"
+
+namespace eyas {
+
+/// Keys that lie together in a cache: a block of one key/value head holds keys [E][16], a column a
+/// key, then values [16][E].
+inline constexpr std::int64_t key_block = 16;
+
+/// New rows of one sequence against keys and values that lie in blocks, their own among them.
+/// Row r attends to the first seen[r] slots, then to those that extra_of(r) lists, in that order,
+/// under one fp32 softmax. The arithmetic of a row depends on the keys it sees and on their order
+/// alone: not on which slots they lie in, nor on the rows beside it. So a row of a draft tree has
+/// the bits that the same tokens have when they are decoded one by one.
+struct CachedRows {
+    const float* q = nullptr;  // [R, H*E], rows `q_stride` apart
+    float* out = nullptr;      // [R, H*E], rows `out_stride` apart
+    std::int64_t q_stride = 0, out_stride = 0, rows = 0;
+    std::span<const float* const> blocks;  // of slots 16 i ..: [G] blocks of one layer, G kv heads
+    std::span<const std::int64_t> seen;    // [R]
+    std::span<const std::int64_t> extra;   // slots, all rows' behind one another
+    std::span<const std::int64_t> extra_begin;  // [R + 1] into `extra`; empty: no row has any
+
+    std::span<const std::int64_t> extra_of(std::int64_t r) const {
+        if (extra_begin.empty()) return {};
+        const auto i = static_cast<std::size_t>(r);
+        return extra.subspan(static_cast<std::size_t>(extra_begin[i]),
+                             static_cast<std::size_t>(extra_begin[i + 1] - extra_begin[i]));
+    }
+};
+
+/// Heads of a layer: H query heads of width E read G key/value heads.
+struct HeadShape {
+    std::int64_t heads = 0, kv_heads = 0, head_dim = 0;
+
+    std::int64_t group() const { return heads / kv_heads; }
+    std::int64_t block_size() const { return 2 * key_block * head_dim; }  // numbers, one kv head
+    std::int64_t q_width() const { return heads * head_dim; }
+    std::int64_t kv_width() const { return kv_heads * head_dim; }
+    std::int64_t qkv_width() const { return q_width() + 2 * kv_width(); }
+};
+
+namespace detail {
+
+/// Queries of a tile against one block of keys: to[p][0..16) = q[p] k. P queries share each load.
+template <int P>
+void score_block(const float* const* q, const float* keys, std::int64_t width, float* const* to) {
+    float sums[P][key_block] = {};
+    for (std::int64_t e = 0; e < width; ++e)
+        for (int p = 0; p < P; ++p) {
+            const float x = q[p][e];
+#pragma omp simd
+            for (std::int64_t c = 0; c < key_block; ++c) sums[p][c] += x * keys[e * key_block + c];
+        }
+    for (int p = 0; p < P; ++p) std::copy_n(sums[p], key_block, to[p]);
+}
+
+/// Adds weights[p][j] v[j] of keys j in [0, n) to out[p] [E], in the order of the keys.
+template <int P>
+void add_values(const float* const* weights, const float* values, std::int64_t n,
+                std::int64_t width, float* const* out) {
+    constexpr std::int64_t lanes = 16;
+    for (std::int64_t e = 0; e < width; e += lanes) {
+        const auto w = std::min(lanes, width - e);
+        float sums[P][lanes] = {};
+        for (int p = 0; p < P; ++p) std::copy_n(out[p] + e, w, sums[p]);
+        for (std::int64_t j = 0; j < n; ++j) {
+            float v[lanes] = {};
+            if (w == lanes)
+                std::copy_n(values + j * width + e, lanes, v);
+            else
+                std::copy_n(values + j * width + e, w, v);
+            for (int p = 0; p < P; ++p) {
+                const float x = weights[p][j];
+#pragma omp simd
+                for (std::int64_t c = 0; c < lanes; ++c) sums[p][c] += x * v[c];
+            }
+        }
+        for (int p = 0; p < P; ++p) std::copy_n(sums[p], w, out[p] + e);
+    }
+}
+
+/// f(first, count) for pieces of four queries, then single ones: f is called with a compile-time
+/// count, f.template operator()<P>(first).
+template <class F>
+void in_fours(std::int64_t n, const F& f) {
+    std::int64_t i = 0;
+    for (; i + 4 <= n; i += 4) f.template operator()<4>(i);
+    for (; i < n; ++i) f.template operator()<1>(i);
+}
+
+/// One thread's numbers of a tile: queries of some rows and of the heads that read one kv head.
+class CachedTile {
+public:
+    /// Rows of a tile, such that its numbers stay in a core's cache.
+    static std::int64_t rows_of(const HeadShape& s) {
+        return std::max<std::int64_t>(1, 16 / s.group());
+    }
+
+    /// Rows [begin, end) of `a`, kv head g.
+    void run(const HeadShape& shape, const CachedRows& a, std::int64_t g, std::int64_t begin,
+             std::int64_t end) {
+        shape_ = &shape, a_ = &a, g_ = g, begin_ = begin;
+        pairs_ = (end - begin) * shape.group();
+        std::int64_t longest = 0;
+        for (auto r = begin; r < end; ++r)
+            longest = std::max(longest, seen(r) + std::ssize(a.extra_of(r)));
+        stride_ = (longest + 2 * key_block - 1) / key_block * key_block;
+        resize();
+        score();
+        for (std::int64_t p = 0; p < pairs_; ++p) softmax(p);
+        sum_values();
+    }
+
+    static CachedTile& of_thread() {
+        static thread_local CachedTile tile;
+        return tile;
+    }
+
+private:
+    std::int64_t row(std::int64_t p) const { return begin_ + p / shape_->group(); }
+    std::int64_t seen(std::int64_t r) const { return a_->seen[static_cast<std::size_t>(r)]; }
+    std::int64_t head(std::int64_t p) const { return g_ * shape_->group() + p % shape_->group(); }
+    const float* keys(std::int64_t block) const {
+        return a_->blocks[static_cast<std::size_t>(block)] + g_ * shape_->block_size();
+    }
+    const float* values(std::int64_t block) const {
+        return keys(block) + key_block * shape_->head_dim;
+    }
+    float* scores(std::int64_t p) { return scores_.data() + p * stride_; }
+
+    void resize() {
+        scores_.resize(static_cast<std::size_t>(pairs_ * stride_));
+        q_.resize(static_cast<std::size_t>(pairs_)), to_.resize(q_.size());
+        weights_.resize(q_.size());
+        for (std::int64_t p = 0; p < pairs_; ++p) {
+            q_[static_cast<std::size_t>(p)] =
+                a_->q + row(p) * a_->q_stride + head(p) * shape_->head_dim;
+        }
+    }
+
+    void score() {
+        const auto width = shape_->head_dim;
+        std::int64_t shared = 0;
+        for (std::int64_t p = 0; p < pairs_; ++p) shared = std::max(shared, seen(row(p)));
+        for (std::int64_t b = 0; b * key_block < shared; ++b) {
+            for (std::int64_t p = 0; p < pairs_; ++p)
+                to_[static_cast<std::size_t>(p)] = scores(p) + b * key_block;
+            in_fours(pairs_, [&]<int P>(std::int64_t p) {
+                score_block<P>(q_.data() + p, keys(b), width, to_.data() + p);
+            });
+        }
+        for (std::int64_t p = 0; p < pairs_; ++p) {
+            const auto extra = a_->extra_of(row(p));
+            for (std::size_t i = 0; i < extra.size(); i += key_block) score_extra(p, extra, i);
+        }
+    }
+
+    /// Up to 16 listed keys, brought together into a block of their own.
+    void score_extra(std::int64_t p, std::span<const std::int64_t> extra, std::size_t first) {
+        const auto width = shape_->head_dim;
+        const auto n = std::min<std::size_t>(key_block, extra.size() - first);
+        gathered_.assign(static_cast<std::size_t>(key_block * width), 0.f);
+        for (std::size_t i = 0; i < n; ++i) {
+            const auto slot = extra[first + i];
+            const float* from = keys(slot / key_block) + slot % key_block;
+            for (std::int64_t e = 0; e < width; ++e)
+                gathered_[static_cast<std::size_t>(e * key_block) + i] = from[e * key_block];
+        }
+        float numbers[key_block];
+        float* to[] = {numbers};
+        score_block<1>(q_.data() + p, gathered_.data(), width, to);
+        std::copy_n(numbers, n, scores(p) + seen(row(p)) + static_cast<std::int64_t>(first));
+    }
+
+    void softmax(std::int64_t p) {
+        float* x = scores(p);
+        const auto n = seen(row(p)) + std::ssize(a_->extra_of(row(p)));
+        const float scale = 1.f / std::sqrt(static_cast<float>(shape_->head_dim));
+        const float top = largest(x, n) * scale;
+        float sum = 0;
+#pragma omp simd reduction(+ : sum)
+        for (std::int64_t j = 0; j < n; ++j) {
+            x[j] = exp_fast(x[j] * scale - top);
+            sum += x[j];
+        }
+        const float inverse = 1.f / sum;
+#pragma omp simd
+        for (std::int64_t j = 0; j < n; ++j) x[j] *= inverse;
+    }
+
+    void sum_values() {
+        const auto width = shape_->head_dim;
+        std::int64_t most = 0;
+        for (std::int64_t p = 0; p < pairs_; ++p) {
+            to_[static_cast<std::size_t>(p)] = a_->out + row(p) * a_->out_stride + head(p) * width;
+            std::fill_n(to_[static_cast<std::size_t>(p)], width, 0.f);
+            most = std::max(most, seen(row(p)));
+        }
+        for (std::int64_t b = 0; b * key_block < most; ++b) add_block(b);
+        for (std::int64_t p = 0; p < pairs_; ++p) add_extra(p);
+    }
+
+    /// Four queries at a time where all of them see the whole block, else each for itself.
+    void add_block(std::int64_t b) {
+        const auto width = shape_->head_dim;
+        const auto count = [&](std::int64_t p) {
+            return std::clamp<std::int64_t>(seen(row(p)) - b * key_block, 0, key_block);
+        };
+        for (std::int64_t p = 0; p < pairs_; ++p)
+            weights_[static_cast<std::size_t>(p)] = scores(p) + b * key_block;
+        in_fours(pairs_, [&]<int P>(std::int64_t p) {
+            if (count(p) == key_block && count(p + P - 1) == key_block)
+                return add_values<P>(weights_.data() + p, values(b), key_block, width,
+                                     to_.data() + p);
+            for (int i = 0; i < P; ++i)
+                add_values<1>(weights_.data() + p + i, values(b), count(p + i), width,
+                              to_.data() + p + i);
+        });
+    }
+
+    void add_extra(std::int64_t p) {
+        const float* weight = scores(p) + seen(row(p));
+        for (const auto slot : a_->extra_of(row(p)))
+            add_values<1>(&weight, values(slot / key_block) + slot % key_block * shape_->head_dim,
+                          1, shape_->head_dim, to_.data() + p),
+                ++weight;
+    }
+
+    const HeadShape* shape_ = nullptr;
+    const CachedRows* a_ = nullptr;
+    std::int64_t g_ = 0, begin_ = 0, pairs_ = 0, stride_ = 0;
+    std::vector<float> scores_;  // [pairs, stride]
+    std::vector<float> gathered_;
+    std::vector<const float*> q_, weights_;
+    std::vector<float*> to_;
+};
+}  // namespace detail
+
+/// Attention of several sequences' new rows. Rows of a sequence must see nondecreasing numbers of
+/// slots. Works on a device whose memory is the host's. Memory beyond the arguments: a tile of
+/// numbers a thread, 16 queries by the longest row.
+template <Device D>
+void cached_attention(const D& device, const HeadShape& shape,
+                      std::span<const CachedRows> sequences) {
+    struct Task {
+        std::size_t sequence;
+        std::int64_t head, begin, end;
+    };
+    std::vector<Task> tasks;
+    const auto step = detail::CachedTile::rows_of(shape);
+    for (std::size_t s = 0; s < sequences.size(); ++s)
+        for (std::int64_t r = 0; r < sequences[s].rows; r += step)
+            for (std::int64_t g = 0; g < shape.kv_heads; ++g)
+                tasks.push_back({s, g, r, std::min(sequences[s].rows, r + step)});
+    device.for_each_row(std::ssize(tasks), [&](std::int64_t i) {
+        const auto& t = tasks[static_cast<std::size_t>(i)];
+        detail::CachedTile::of_thread().run(shape, sequences[t.sequence], t.head, t.begin, t.end);
+    });
+}
+
+}  // namespace eyas
