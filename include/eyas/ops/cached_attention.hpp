@@ -1,8 +1,12 @@
 #pragma once
+#ifdef __FMA__
+#include <immintrin.h>
+#endif
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <limits>
+#include <cstring>
 #include <span>
 #include <vector>
 
@@ -51,42 +55,70 @@ struct HeadShape {
 
 namespace detail {
 
+/// Eight numbers that are computed with together.
+using Lanes = float __attribute__((vector_size(32)));
+
+/// sum += x v. Fused wherever the processor can: left to itself a compiler fuses in one kernel and
+/// not in another (g++ avoids chains of fused operations on some processors), and a number would
+/// depend on which kernel computed it.
+inline void multiply_add(Lanes& sum, float x, const Lanes& v) {
+#ifdef __FMA__
+    sum = _mm256_fmadd_ps(_mm256_set1_ps(x), v, sum);
+#else
+    sum += x * v;
+#endif
+}
+
+inline void load(Lanes& to, const float* from) { std::memcpy(&to, from, sizeof to); }
+inline void store(const Lanes& from, float* to) { std::memcpy(to, &from, sizeof from); }
+
 /// Queries of a tile against one block of keys: to[p][0..16) = q[p] k. P queries share each load.
 template <int P>
 void score_block(const float* const* q, const float* keys, std::int64_t width, float* const* to) {
-    float sums[P][key_block] = {};
-    for (std::int64_t e = 0; e < width; ++e)
+    Lanes sums[P][2] = {};
+    for (std::int64_t e = 0; e < width; ++e) {
+        Lanes left, right;
+        load(left, keys + e * key_block), load(right, keys + e * key_block + 8);
+#pragma GCC unroll 4
         for (int p = 0; p < P; ++p) {
-            const float x = q[p][e];
-#pragma omp simd
-            for (std::int64_t c = 0; c < key_block; ++c) sums[p][c] += x * keys[e * key_block + c];
+            multiply_add(sums[p][0], q[p][e], left);
+            multiply_add(sums[p][1], q[p][e], right);
         }
-    for (int p = 0; p < P; ++p) std::copy_n(sums[p], key_block, to[p]);
+    }
+    for (int p = 0; p < P; ++p) store(sums[p][0], to[p]), store(sums[p][1], to[p] + 8);
 }
 
-/// Adds weights[p][j] v[j] of keys j in [0, n) to out[p] [E], in the order of the keys.
+/// Adds weights[p][j] v[j] of keys j in [0, n), for numbers e and 8 further ones of out[p], in the
+/// order of the keys.
+template <int P>
+void add_eight(const float* const* weights, const float* values, std::int64_t n, std::int64_t width,
+               float* const* out, std::int64_t e) {
+    Lanes sums[P];
+    for (int p = 0; p < P; ++p) load(sums[p], out[p] + e);
+    for (std::int64_t j = 0; j < n; ++j) {
+        Lanes v;
+        load(v, values + j * width + e);
+#pragma GCC unroll 4
+        for (int p = 0; p < P; ++p) multiply_add(sums[p], weights[p][j], v);
+    }
+    for (int p = 0; p < P; ++p) store(sums[p], out[p] + e);
+}
+
+/// The same for out[p] [E]. Numbers that fill no eight are widened to some.
 template <int P>
 void add_values(const float* const* weights, const float* values, std::int64_t n,
                 std::int64_t width, float* const* out) {
-    constexpr std::int64_t lanes = 16;
-    for (std::int64_t e = 0; e < width; e += lanes) {
-        const auto w = std::min(lanes, width - e);
-        float sums[P][lanes] = {};
-        for (int p = 0; p < P; ++p) std::copy_n(out[p] + e, w, sums[p]);
-        for (std::int64_t j = 0; j < n; ++j) {
-            float v[lanes] = {};
-            if (w == lanes)
-                std::copy_n(values + j * width + e, lanes, v);
-            else
-                std::copy_n(values + j * width + e, w, v);
-            for (int p = 0; p < P; ++p) {
-                const float x = weights[p][j];
-#pragma omp simd
-                for (std::int64_t c = 0; c < lanes; ++c) sums[p][c] += x * v[c];
-            }
-        }
-        for (int p = 0; p < P; ++p) std::copy_n(sums[p], w, out[p] + e);
-    }
+    constexpr std::int64_t lanes = 8;
+    std::int64_t e = 0;
+    for (; e + lanes <= width; e += lanes) add_eight<P>(weights, values, n, width, out, e);
+    if (e == width) return;
+    float rest[key_block * lanes] = {}, sums[P][lanes] = {};
+    float* to[P];
+    for (std::int64_t j = 0; j < n; ++j)
+        std::copy_n(values + j * width + e, width - e, rest + j * lanes);
+    for (int p = 0; p < P; ++p) to[p] = std::copy_n(out[p] + e, width - e, sums[p]) - (width - e);
+    add_eight<P>(weights, rest, n, lanes, to, 0);
+    for (int p = 0; p < P; ++p) std::copy_n(sums[p], width - e, out[p] + e);
 }
 
 /// f(first, count) for pieces of four queries, then single ones: f is called with a compile-time
