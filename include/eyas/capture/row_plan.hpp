@@ -9,18 +9,20 @@
 
 namespace eyas {
 
-/// New tokens of one sequence in a forward: a chain that follows what the sequence holds, or a
-/// draft tree. parents[r] is the row before row r on its way from the root (an index below r), -1
-/// for a row that follows the sequence itself.
+/// New tokens of one sequence in a forward: a chain that follows what the sequence holds, or rows
+/// of a draft tree. A tree may grow by several forwards: `behind` of its rows were stored by
+/// earlier ones. parents[i] is the tree's row before row i on its way from the root (an index below
+/// i), -1 for a row that follows the sequence itself.
 struct NewRows {
     KvCache::Sequence* sequence = nullptr;  // borrowed until the forward returns
     std::int64_t rows = 0;
-    std::span<const std::int64_t> parents = {};  // [rows]; empty: a chain
+    std::span<const std::int64_t> parents = {};  // [behind + rows]; empty: a chain
+    std::int64_t behind = 0;
 };
 
 /// What the rows of one forward see: their positions, and attention layer by layer. Keys and values
-/// of row r of a sequence are stored in slot length + r. A chain's rows are part of the sequence
-/// after commit(); of a tree the caller keeps what was accepted (KvCache::keep).
+/// of row r of a sequence are stored in slot length + behind + r. A chain's rows are part of the
+/// sequence after commit(); of a tree the caller keeps what was accepted (KvCache::keep).
 class RowPlan {
 public:
     /// Reserves the rows' slots. Throws ContractError for a tree whose parents do not come before
@@ -42,14 +44,12 @@ public:
         for (const auto& s : sequences_)
             device.for_each_row(s.rows.rows, [&](std::int64_t r) {
                 const float* key = qkv + (s.first + r) * stride + shape.q_width();
-                cache_.store(*s.rows.sequence, layer, s.rows.sequence->length() + r, key,
-                             key + shape.kv_width());
+                cache_.store(*s.rows.sequence, layer, s.begin + r, key, key + shape.kv_width());
             });
         views_.clear();
         for (auto& s : sequences_) {
             s.blocks.clear();
-            cache_.blocks(*s.rows.sequence, layer, s.rows.sequence->length() + s.rows.rows,
-                          s.blocks);
+            cache_.blocks(*s.rows.sequence, layer, s.begin + s.rows.rows, s.blocks);
             views_.push_back({qkv + s.first * stride, context + s.first * shape.q_width(), stride,
                               shape.q_width(), s.rows.rows, s.blocks, s.seen, s.extra,
                               s.extra_begin});
@@ -67,21 +67,23 @@ private:
     struct Planned {
         NewRows rows;
         std::int64_t first;  // row of the forward
+        std::int64_t begin;  // slot of the first row
         std::vector<std::int64_t> seen, extra, extra_begin;
         std::vector<const float*> blocks;
     };
 
     void add(const NewRows& s) {
         const auto length = s.sequence->length();
-        if (!s.parents.empty() && std::ssize(s.parents) != s.rows)
+        const auto in_tree = s.behind + s.rows;
+        if (!s.parents.empty() && std::ssize(s.parents) != in_tree)
             throw ContractError(std::to_string(s.parents.size()) + " parents for " +
-                                    std::to_string(s.rows) + " rows",
+                                    std::to_string(in_tree) + " rows",
                                 "RowPlan", "Name one parent a row");
-        if (!cache_.reserve(*s.sequence, length + s.rows))
+        if (!cache_.reserve(*s.sequence, length + in_tree))
             throw ResourceError("the KV cache has " + std::to_string(cache_.pages_left()) +
                                     " pages left, " + std::to_string(s.rows) + " tokens need more",
                                 "RowPlan", "Give the cache more tokens, or decode fewer sequences");
-        Planned p{s, rows(), {}, {}, {}, {}};
+        Planned p{s, rows(), length + s.behind, {}, {}, {}, {}};
         if (s.parents.empty())
             for (std::int64_t r = 0; r < s.rows; ++r) {
                 positions_.push_back(length + r);
@@ -95,21 +97,19 @@ private:
     void add_tree(Planned& p, std::int64_t length) {
         p.seen.assign(static_cast<std::size_t>(p.rows.rows), length);
         p.extra_begin.push_back(0);
-        for (std::int64_t r = 0; r < p.rows.rows; ++r) {
-            const auto parent = p.rows.parents[static_cast<std::size_t>(r)];
-            if (parent < -1 || parent >= r)
-                throw ContractError(
-                    "row " + std::to_string(r) + " has parent " + std::to_string(parent), "RowPlan",
-                    "List parents before their children");
-            if (parent >= 0) {
-                const auto from = static_cast<std::size_t>(parent);
-                for (auto i = p.extra_begin[from]; i < p.extra_begin[from + 1]; ++i)
-                    p.extra.push_back(p.extra[static_cast<std::size_t>(i)]);
+        for (std::int64_t i = p.rows.behind; i < p.rows.behind + p.rows.rows; ++i) {
+            path_.clear();
+            for (auto at = i; at >= 0; at = p.rows.parents[static_cast<std::size_t>(at)]) {
+                path_.push_back(length + at);
+                const auto parent = p.rows.parents[static_cast<std::size_t>(at)];
+                if (parent < -1 || parent >= at)
+                    throw ContractError(
+                        "row " + std::to_string(at) + " has parent " + std::to_string(parent),
+                        "RowPlan", "List parents before their children");
             }
-            p.extra.push_back(length + r);
+            p.extra.insert(p.extra.end(), path_.rbegin(), path_.rend());
             p.extra_begin.push_back(std::ssize(p.extra));
-            const auto depth = p.extra_begin.back() - p.extra_begin[p.extra_begin.size() - 2];
-            positions_.push_back(length + depth - 1);
+            positions_.push_back(length + std::ssize(path_) - 1);
         }
     }
 
@@ -117,6 +117,7 @@ private:
     std::vector<Planned> sequences_;
     std::vector<std::int64_t> positions_;
     std::vector<CachedRows> views_;
+    std::vector<std::int64_t> path_;
 };
 
 }  // namespace eyas

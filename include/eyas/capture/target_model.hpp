@@ -77,6 +77,8 @@ public:
     std::span<const std::int64_t> captured_layers() const { return layers_; }
     /// Equal for equal configs and weights.
     const std::string& fingerprint() const { return fingerprint_; }
+    /// Of all tokens. [V, D] fp32
+    TensorView embedding() const { return embedding_.view(); }
     /// Whether a row's bits depend on its own sequence alone.
     bool row_invariant() const { return row_invariant_; }
 
@@ -229,8 +231,8 @@ private:
         resize(a_.qkv, shape_.qkv_width()), resize(a_.context, shape_.q_width());
         resize(a_.gate_up, 2 * config_.intermediate_size);
         resize(a_.product, config_.intermediate_size), resize(a_.statistics, 1);
-        embedding(device_, data(std::as_const(embedding_)), ids.data(), a_.hidden.data(), rows,
-                  config_.hidden_size);
+        eyas::embedding(device_, data(std::as_const(embedding_)), ids.data(), a_.hidden.data(),
+                        rows, config_.hidden_size);
     }
 
     // hidden += output(attention(norm(hidden))); hidden += down(swiglu(gate_up(norm(hidden))))
