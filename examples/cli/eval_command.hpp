@@ -1,10 +1,13 @@
 #pragma once
 #include "checkpoints.hpp"
 #include "command.hpp"
+#include "decode_evaluation.hpp"
 #include "draft.hpp"
 #include "evaluation_text.hpp"
 #include "eyas/checkpoint/on_host.hpp"
+#include "eyas/format/safetensors.hpp"
 #include "eyas/loader/loader.hpp"
+#include "held_out.hpp"
 #include "stores.hpp"
 
 namespace eyas::cli {
@@ -12,17 +15,22 @@ namespace eyas::cli {
 class EvalCommand : public Command {
 public:
     explicit EvalCommand(CLI::App& parent)
-        : Command(parent, "eval",
-                  "held-out loss, accuracy and acceptance rate of a checkpoint, or of untrained "
-                  "weights") {
+        : Command(
+              parent, "eval",
+              "held-out loss, accuracy and acceptance of a checkpoint, or of untrained weights; "
+              "with --conversations by answering their prompts with target and draft") {
         draft_.declare(app_, false);
         app_.add_option("--checkpoint", checkpoint_,
                         "checkpoint directory, or a run directory (its newest); absent: untrained "
                         "weights of --seed");
-        app_.add_option("--store", store_.uri, "file:DIR, disagg:DIR?store_id=NAME or packed:DIR")
-            ->required();
+        app_.add_option("--store", store_.uri, "file:DIR, disagg:DIR?store_id=NAME or packed:DIR");
         app_.add_option("--manifest", manifest_,
                         "samples; for file:DIR and packed:DIR all of the directory where absent");
+        app_.add_option("--eval-draft", replay_,
+                        "drafts whose acceptance length is measured by decoding along the "
+                        "samples; none: not")
+            ->capture_default_str();
+        decoding_.declare(app_);
         app_.add_option("--batch-size", loader_.batch_size, "samples a batch")
             ->capture_default_str();
         app_.add_option("--max-len", loader_.max_len, "cut samples to so many tokens")
@@ -41,6 +49,10 @@ private:
         if (!dir.empty() && draft_.vocab_map.empty())
             draft_.vocab_map = (dir / "model.safetensors").string();
         const auto map = draft_.map_for(config);
+        if (decoding_.wanted()) return decode(config, map, dir);
+        if (store_.uri.empty())
+            throw ContractError("neither --store nor --conversations is given", "eval",
+                                "Name the samples, or conversations whose prompts are answered");
         const auto manifest = samples_of(store_, manifest_);
         loader_.shuffle = loader_.drop_last = false;
         return draft_.with_model(config, map, [&](auto& model) {
@@ -50,13 +62,33 @@ private:
         });
     }
 
+    OrderedJson decode(const ModelConfig& config, const VocabMap& map,
+                       const std::filesystem::path& dir) {
+        const HfWeights target(draft_.target);
+        if (!dir.empty()) {
+            const SafetensorsFile weights(dir / "model.safetensors");
+            return decoding_.run(target, {}, config, map, weights.tensors());
+        }
+        return draft_.with_model(config, map, [&](auto& model) {
+            const auto host = eyas::detail::weights_on_host(model);
+            const auto content = host.content();
+            return decoding_.run(target, {}, config, map,
+                                 draft_tensors(content.parameters, content.vocab_map));
+        });
+    }
+
     template <class S, class M>
     OrderedJson evaluate_all(S& store, const Manifest& manifest, M& model,
                              const std::filesystem::path& dir) {
         Loader<S> loader(store, manifest, loader_);
         Progress progress("eval", loader.batches_per_epoch());
-        const auto e = eyas::evaluate(
-            model, loader, {.on_progress = [&](std::int64_t done) { progress.show(done); }});
+        auto e = eyas::evaluate(model, loader,
+                                {.on_progress = [&](std::int64_t done) { progress.show(done); }});
+        if (replay_ != "none") {
+            const HfWeights target(draft_.target);
+            Loader<S> again(store, manifest, loader_);
+            e.decoded = decode_along(model, again, parse_draft_shape(replay_), target);
+        }
         std::printf("%s on %lld samples: %s  expected tokens per target pass %.3f\n",
                     dir.empty() ? "untrained draft" : dir.c_str(),
                     static_cast<long long>(e.samples), evaluation_text(e).c_str(),
@@ -69,7 +101,8 @@ private:
     DraftArguments draft_;
     StoreArguments store_;
     LoaderOptions loader_;
-    std::string checkpoint_, manifest_;
+    DecodeEvaluation decoding_;
+    std::string checkpoint_, manifest_, replay_ = "chain:5";
 };
 
 }  // namespace eyas::cli

@@ -1,27 +1,53 @@
 #pragma once
 #include <cstddef>
+#include <optional>
+#include <span>
 #include <string>
 #include <utility>
 
+#include "eyas/checkpoint/on_host.hpp"
+#include "eyas/device/cpu.hpp"
 #include "eyas/evaluate/evaluate.hpp"
+#include "eyas/evaluate/replay.hpp"
 #include "eyas/loader/loader.hpp"
+#include "eyas/model/frozen_target.hpp"
 #include "eyas/pipeline/pipeline.hpp"
 #include "eyas/trainer/agreement.hpp"
 #include "stores.hpp"
 
 namespace eyas::cli {
 
+/// Acceptance length of the model's weights as they are now, by decoding along samples.
+template <class M, class L>
+Acceptance decode_along(M& model, L& loader, const DraftShape& shape, const HfWeights& target) {
+    const auto host = eyas::detail::weights_on_host(model);
+    const auto content = host.content();
+    DraftDecoder<Cpu> draft(model.config(), model.vocab_map(),
+                            draft_tensors(content.parameters, content.vocab_map),
+                            FrozenTarget::of(target).embed_tokens);
+    Replay<Cpu> replay(draft, shape);
+    while (const Batch* batch = loader.next()) replay.add(*batch);
+    return replay.finish();
+}
+
 /// Held-out samples: feature files beside the trainer, whatever its store.
 class HeldOut {
 public:
     /// `directory` "": none. `training`: of the samples that are trained on. They are evaluated one
-    /// by one, so that figures depend neither on the batch size nor on the number of ranks. Throws
-    /// when there is no good sample: at the start, not after an hour.
-    HeldOut(const std::string& directory, const LoaderOptions& training)
+    /// by one, so that figures depend neither on the batch size nor on the number of ranks.
+    /// `draft`: the shape of drafts whose acceptance length is measured, "none" for no such
+    /// measurement; `target` is the model's directory. Throws when there is no good sample: at the
+    /// start, not after an hour.
+    HeldOut(const std::string& directory, const LoaderOptions& training, const std::string& draft,
+            const std::string& target)
         : directory_(directory), options_(held_out_options(training)) {
         options_.batch_size = 1;
         if (directory.empty()) return;
         samples_ = scan_features(directory);
+        if (draft != "none") {
+            shape_ = parse_draft_shape(draft);
+            target_.emplace(target);
+        }
         with(samples_, [](auto&) {});
     }
 
@@ -44,11 +70,23 @@ public:
         }
         Evaluation e;
         eyas::detail::all_or_none<DataError>(
-            collective, "another rank could not evaluate its held-out samples", directory_,
-            [&] { with(mine, [&](auto& loader) { e = eyas::evaluate(model, loader); }); });
+            collective, "another rank could not evaluate its held-out samples", directory_, [&] {
+                with(mine, [&](auto& loader) { e = eyas::evaluate(model, loader); });
+                if (shape_)
+                    with(mine, [&](auto& loader) {
+                        e.decoded = decode_along(model, loader, *shape_, *target_);
+                    });
+            });
         if (shared) {
+            if (shape_) {
+                auto counts = e.decoded.packed(shape_->widths.size());
+                collective.all_reduce(std::span<double>(counts));
+                e.decoded.unpack(counts);
+            }
+            const auto decoded = e.decoded;
             static_cast<MetricTotals&>(e) = eyas::detail::over_ranks(collective, std::move(e));
             e.samples = static_cast<std::int64_t>(samples_.refs.size());
+            e.decoded = decoded;
         }
         return e;
     }
@@ -64,6 +102,8 @@ private:
     std::string directory_;
     LoaderOptions options_;
     Manifest samples_;
+    std::optional<DraftShape> shape_;
+    std::optional<HfWeights> target_;  // its embedding is the draft's
 };
 
 }  // namespace eyas::cli

@@ -63,6 +63,8 @@ public:
         scalar("held_out/loss", step, point.at("loss"));
         for (const auto* key : {"accuracy", "acceptance"})
             scalars(std::string("held_out/") + key, step, point.at(key));
+        if (point.contains("acceptance_length"))
+            scalar("held_out/acceptance_length", step, point.at("acceptance_length"));
     }
 
 private:

@@ -14,8 +14,8 @@ struct TrainArguments {
     DraftArguments draft;
     StoreArguments store;
     PipelineOptions options;
-    std::string manifest, scheduler = "cosine", held_out, init, trace;
-    std::int64_t wait = 0, eval_interval = 0, peer_timeout = 300, watchdog = 300;
+    std::string manifest, scheduler = "cosine", held_out, held_out_draft = "chain:5", init, trace;
+    std::int64_t wait = 0, eval_interval = 0, early_stop = 0, peer_timeout = 300, watchdog = 300;
     bool follow = false, keep_best = false;
     std::uint64_t memory_budget = 0;
 
@@ -32,9 +32,20 @@ struct TrainArguments {
                 ->capture_default_str()
                 ->needs(features);
         features->needs(interval);
+        app.add_option("--eval-draft", held_out_draft,
+                       "drafts whose acceptance length held-out evaluations measure by decoding "
+                       "along the samples: chain:DEPTH, tree:W1,W2,... or "
+                       "dynamic:DEPTH,TOP_K,TOTAL; none: not")
+            ->capture_default_str();
         app.add_flag("--keep-best", keep_best,
-                     "also keep the checkpoint of the best held-out evaluation, by expected tokens "
-                     "per target pass, in OUT/best")
+                     "also keep the checkpoint of the best held-out evaluation, by acceptance "
+                     "length (where it is not measured by expected tokens per target pass), in "
+                     "OUT/best")
+            ->needs(interval);
+        app.add_option("--early-stop", early_stop,
+                       "end after so many held-out evaluations in a row without a better one; 0: "
+                       "never")
+            ->capture_default_str()
             ->needs(interval);
         app.add_option("--watchdog", watchdog,
                        "seconds in one stage (waiting for data, say) after which it is named on "

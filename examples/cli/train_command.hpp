@@ -170,7 +170,7 @@ private:
     /// `samples`: a manifest or a stream; `count`: how many there are, in words.
     template <class S, class Samples, class M>
     OrderedJson train(S& store, Samples& samples, const std::string& count, M& model) {
-        const HeldOut held_out(a_.held_out, a_.options.loader);
+        const HeldOut held_out(a_.held_out, a_.options.loader, a_.held_out_draft, a_.draft.target);
         require_agreement(samples, held_out);
         group_.share_weights(model);
         const auto ledger = open_ledger(samples);

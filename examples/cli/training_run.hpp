@@ -102,15 +102,24 @@ private:
         curve_.push_back(evaluation_json(e));
         curve_.back()["step"] = step;
         if (log_) log_->write_held_out(curve_.back());
-        if (group_.root_says(best_.is_better(e))) best_.keep(e, step, trainer, is_root_);
+        const bool better = group_.root_says(best_.hear(e));
+        if (better && best_.keeps()) best_.keep(step, trainer, is_root_);
+        if (a_.early_stop > 0 && group_.root_says(best_.without_better() >= a_.early_stop)) {
+            ended_early_ = true;
+            trainer.request_stop();
+        }
     }
 
     OrderedJson told(const TrainResult& result) const {
         const auto path = result.checkpoint ? result.checkpoint->string() : std::string();
+        const bool stopped = result.stopped && !ended_early_;
+        const auto how = stopped        ? std::string("stopped (run it again to go on)")
+                         : ended_early_ ? "done: no better held-out figure in " +
+                                              std::to_string(a_.early_stop) + " evaluations,"
+                                        : std::string("done");
         std::printf("%s at step %lld after %s (%.2f s stood still for checkpoints): %s\n",
-                    result.stopped ? "stopped (run it again to go on)" : "done",
-                    static_cast<long long>(result.step), duration_text(result.seconds).c_str(),
-                    result.checkpoint_seconds, path.c_str());
+                    how.c_str(), static_cast<long long>(result.step),
+                    duration_text(result.seconds).c_str(), result.checkpoint_seconds, path.c_str());
         if (result.left_over > 0)
             std::printf("%lld batches at the end make no whole optimizer step: not trained\n",
                         static_cast<long long>(result.left_over));
@@ -118,7 +127,8 @@ private:
                 {"left_over", result.left_over},
                 {"step", result.step},
                 {"steps", result.steps},
-                {"stopped", result.stopped},
+                {"stopped", stopped},
+                {"ended_early", ended_early_},
                 {"seconds", result.seconds},
                 {"checkpoint_seconds", result.checkpoint_seconds},
                 {"tokens_per_second", result.last_log ? result.last_log->tokens_per_second : 0},
@@ -163,6 +173,7 @@ private:
     bool is_root_;
     std::optional<RunLog> log_;  // of rank 0
     BestCheckpoint best_;
+    bool ended_early_ = false;
     std::unique_ptr<Progress> progress_;  // of rank 0
     std::atomic<std::int64_t> reached_{0};
     OrderedJson curve_ = OrderedJson::array();

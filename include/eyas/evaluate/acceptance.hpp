@@ -35,6 +35,23 @@ struct Acceptance {
         ++passes;
         tokens += yielded;
     }
+    /// All counts in one row, of `depth` levels, for a reduction over ranks; unpack() is the
+    /// inverse.
+    std::vector<double> packed(std::size_t depth) const {
+        std::vector<double> all{static_cast<double>(passes), static_cast<double>(tokens)};
+        for (const auto* v : {&proposed, &accepted})
+            for (std::size_t i = 0; i < depth; ++i)
+                all.push_back(i < v->size() ? static_cast<double>((*v)[i]) : 0.0);
+        return all;
+    }
+    void unpack(const std::vector<double>& all) {
+        const auto depth = (all.size() - 2) / 2;
+        const auto at = [&](std::size_t i) { return static_cast<std::int64_t>(all[i]); };
+        passes = at(0), tokens = at(1);
+        proposed.resize(depth), accepted.resize(depth);
+        for (std::size_t i = 0; i < depth; ++i)
+            proposed[i] = at(2 + i), accepted[i] = at(2 + depth + i);
+    }
     void add(const Acceptance& other) {
         passes += other.passes, tokens += other.tokens;
         proposed.resize(std::max(proposed.size(), other.proposed.size()));

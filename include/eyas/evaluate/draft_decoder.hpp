@@ -30,8 +30,9 @@ template <Device D>
 class DraftDecoder {
 public:
     /// `weights` under their training names (draft_tensors(), a checkpoint's or an export's),
-    /// float32 or bfloat16, copied. `embedding` [V, D] fp32 of the target must outlive the decoder.
-    /// Throws DataError for weights that are missing or have another shape than the config says.
+    /// float32 or bfloat16, copied. `embedding` [V, D] of the target, of any float type, must
+    /// outlive the decoder. Throws DataError for weights that are missing or have another shape
+    /// than the config says.
     DraftDecoder(ModelConfig config, VocabMap map, std::span<const NamedTensor> weights,
                  TensorView embedding, D device = {})
         : device_(std::move(device)),
@@ -43,6 +44,8 @@ public:
         if (!(embedding.shape == Shape{config_.vocab_size, config_.hidden_size}))
             throw DataError("the embedding has shape " + embedding.shape.text(), "DraftDecoder",
                             "Take draft and target from the same model family");
+        fit(embedded_, config_.hidden_size);
+        embed(std::array<std::int64_t, 1>{0});  // refuses a type that cannot be read
         take(weights);
     }
 
@@ -80,7 +83,7 @@ public:
         fit(statistics_, n), fit(input_, n * 2 * d), fit(embedded_, n * d);
         fit(qkv_, n * shape_.qkv_width()), fit(context_, n * shape_.q_width());
         fit(gate_up_, n * 2 * f), fit(product_, n * f), fit(normed_, n * d);
-        gather_rows(device_, embedding_.as<float>().data(), ids.data(), embedded_.data(), n, d);
+        embed(ids);
         norm(embedded_.data(), d, input_norm_, input_.data(), 2 * d, n, d);
         norm(hidden, d, hidden_norm_, input_.data() + d, 2 * d, n, d);
         qkv_weight_(device_, input_.data(), qkv_.data(), n, false);
@@ -115,6 +118,16 @@ private:
               std::int64_t y_stride, std::int64_t rows, std::int64_t width) {
         rms_norm(device_, x, x_stride, weight.as<float>().data(), y, y_stride, statistics_.data(),
                  rows, width, static_cast<float>(config_.rms_norm_eps));
+    }
+
+    void embed(std::span<const std::int64_t> ids) {
+        const auto d = config_.hidden_size;
+        const auto row = static_cast<std::size_t>(d) * size_of(embedding_.dtype);
+        device_.for_each_row(std::ssize(ids), [&](std::int64_t r) {
+            const auto id = static_cast<std::size_t>(ids[static_cast<std::size_t>(r)]);
+            convert_into({embedding_.data + id * row, embedding_.dtype, {d}},
+                         {reinterpret_cast<std::byte*>(embedded_.data() + r * d), DType::F32, {d}});
+        });
     }
 
     void turn(const RowPlan& plan) {

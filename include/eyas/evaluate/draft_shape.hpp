@@ -23,6 +23,8 @@ struct DraftShape {
     static DraftShape chain(std::int64_t depth) {
         return {std::vector<std::int64_t>(static_cast<std::size_t>(depth), 1), 0, 0};
     }
+    /// No draft: plain decoding.
+    static DraftShape none() { return chain(0); }
     static DraftShape tree(std::vector<std::int64_t> widths) { return {std::move(widths), 0, 0}; }
     static DraftShape dynamic(std::int64_t depth, std::int64_t top_k, std::int64_t total) {
         return {std::vector<std::int64_t>(static_cast<std::size_t>(depth), top_k), top_k, total};
@@ -44,16 +46,15 @@ struct DraftShape {
         return total > 0 ? std::min(total, all) : all;
     }
 
-    /// Throws ContractError for no depth, or more than 16; widths that are not positive; more than
+    /// Throws ContractError for a depth of more than 16; widths that are not positive; more than
     /// 1024 nodes.
     void check() const {
         const auto refuse = [](const std::string& what) {
             throw ContractError(what, "draft shape",
                                 "Use chain:DEPTH, tree:W1,W2,... or dynamic:DEPTH,TOP_K,TOTAL with "
-                                "a depth of 1 to 16");
+                                "a depth of up to 16");
         };
-        if (widths.empty() || depth() > 16)
-            refuse("a draft of depth " + std::to_string(widths.size()));
+        if (depth() > 16) refuse("a draft of depth " + std::to_string(widths.size()));
         std::int64_t level = 1;
         for (auto w : widths) {
             if (w < 1 || w > 1024) refuse("a width of " + std::to_string(w));
@@ -66,6 +67,7 @@ struct DraftShape {
     }
 
     std::string text() const {
+        if (widths.empty()) return "none";
         if (beam > 0)
             return "dynamic:" + std::to_string(depth()) + "," + std::to_string(beam) + "," +
                    std::to_string(total);

@@ -3,6 +3,7 @@
 #include <functional>
 #include <string>
 
+#include "eyas/evaluate/acceptance.hpp"
 #include "eyas/trainer/batch_source.hpp"
 #include "eyas/trainer/metric_totals.hpp"
 
@@ -13,6 +14,7 @@ namespace eyas {
 /// length.)
 struct Evaluation : MetricTotals {
     std::int64_t samples = 0;
+    Acceptance decoded;  // of decoding along them (Replay), where that was asked for
 
     /// Tokens per target pass to expect if draft token k were accepted with its acceptance rate
     /// whatever came before: 1 + a0 + a0 a1 + ... + a0...a(K-1). An estimate from

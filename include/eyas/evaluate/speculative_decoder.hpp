@@ -16,7 +16,7 @@
 namespace eyas {
 
 struct SpeculativeOptions {
-    DraftShape shape = DraftShape::chain(5);
+    DraftShape shape = DraftShape::chain(5);  // none(): plain decoding, to compare with
     SamplingOptions sampling;
     Verification verification = Verification::Match;
     std::int64_t max_new_tokens = 128;
@@ -154,7 +154,11 @@ private:
         text.done = text.left() <= 0 || std::ranges::find(o_.stop_ids, token) != o_.stop_ids.end();
     }
 
+    bool drafts() const { return o_.shape.depth() > 0; }
+
+    /// States that the draft will go on from.
     void remember(Text& text, const TargetStates& states, std::int64_t row, std::int64_t n) {
+        if (!drafts()) return;
         const auto width = states.captured.shape()[1];
         const float* from = states.captured.as<float>().data() + row * width;
         text.pending.insert(text.pending.end(), from, from + n * width);
@@ -166,8 +170,9 @@ private:
         for (auto& t : running_)
             if (!t->done) active_.push_back(t.get());
         if (active_.empty()) return;
-        extend_drafts();
-        auto trees = trees_.grow(roots_);
+        if (drafts()) extend_drafts();
+        std::vector<DraftTree> none(active_.size());
+        const auto trees = drafts() ? trees_.grow(roots_) : std::span<DraftTree>(none);
         for (std::size_t i = 0; i < active_.size(); ++i) trees[i].cut(active_[i]->left() - 1);
         verify(trees);
     }

@@ -141,6 +141,7 @@ function charts() {
   draw(grid, 'Loss', 'sum over TTT steps with decay', 'loss', true);
   draw(grid, 'Accuracy', 'of the draft’s first choice', 'accuracy', true);
   draw(grid, 'Acceptance rate', 'expected, per TTT step', 'acceptance', true);
+  draw(grid, 'Acceptance length', 'tokens a target pass, decoding along held-out texts', 'acceptance_length', true);
   draw(grid, 'Loss of each TTT step', '', 'step_loss', false);
   draw(grid, 'Learning rate', '', 'learning_rate', false);
   draw(grid, 'Gradient norm', 'before clipping', 'grad_norm', false);
@@ -182,6 +183,7 @@ const last = list => list.length ? list[list.length - 1] : {};
 const figures = v => Array.isArray(v) ? v.map(a => a.toFixed(3)).join('  ') : v;
 table(page, [['step', 'step', 0], ['loss', 'loss', 0], ['accuracy', 'accuracy', 0], ['acceptance', 'acceptance', 0],
   ['held out: loss', 'loss', 1], ['held out: accuracy', 'accuracy', 1], ['held out: acceptance', 'acceptance', 1],
+  ['held out: acceptance length', 'acceptance_length', 1],
   ['held out: expected tokens a pass', 'expected_tokens_per_pass', 1], ['tokens/s', 'tokens_per_second', 0],
   ['padding %', 'padding_percent', 0],
   ['stall %', 'stall_percent', 0], ['seconds', 'seconds', 0],

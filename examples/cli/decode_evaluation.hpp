@@ -1,0 +1,153 @@
+#pragma once
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "evaluation_text.hpp"
+#include "eyas/capture/conversations.hpp"
+#include "eyas/core/stop_signals.hpp"
+#include "eyas/device/cpu.hpp"
+#include "eyas/evaluate/speculative_decoder.hpp"
+
+namespace eyas::cli {
+
+/// Real decoding of held-out prompts with target and draft, beside plain decoding.
+class DecodeEvaluation {
+public:
+    void declare(CLI::App& app) {
+        app.add_option("--conversations", conversations_,
+                       "answer the prompts of these conversations (JSON lines {\"input_ids\", "
+                       "\"loss_mask\"}; a prompt ends where the mask begins) by speculative "
+                       "decoding, instead of evaluating a store");
+        app.add_option("--draft", shape_,
+                       "what the draft proposes: chain:DEPTH, tree:W1,W2,... or "
+                       "dynamic:DEPTH,TOP_K,TOTAL (EAGLE-2)")
+            ->capture_default_str();
+        app.add_option("--temperature", options_.sampling.temperature, "0: greedy")
+            ->capture_default_str();
+        app.add_option("--top-p", options_.sampling.top_p, "nucleus sampling; 1: all tokens")
+            ->capture_default_str();
+        app.add_option("--sampling-seed", options_.sampling.seed, "of the random numbers")
+            ->capture_default_str();
+        app.add_flag("--rejection", rejection_,
+                     "accept by rejection sampling instead of exact match; chains only, texts then "
+                     "differ from plain decoding but are distributed alike");
+        app.add_option("--max-new-tokens", options_.max_new_tokens, "of an answer")
+            ->capture_default_str()
+            ->check(CLI::PositiveNumber);
+        app.add_option("--sequences", options_.sequences, "texts decoded side by side")
+            ->capture_default_str()
+            ->check(CLI::PositiveNumber);
+        app.add_option("--prompts", most_, "at most so many; 0: all")->capture_default_str();
+        app.add_option("--stop-ids", options_.stop_ids,
+                       "tokens that end an answer (default: eos_token_id of config.json)")
+            ->delimiter(',');
+    }
+
+    bool wanted() const { return !conversations_.empty(); }
+
+    /// `layers`: captured, as the draft was trained on; empty: the default.
+    OrderedJson run(const HfWeights& target_weights, std::vector<std::int64_t> layers,
+                    const ModelConfig& draft_config, const VocabMap& map,
+                    std::span<const NamedTensor> draft_weights) {
+        options_.shape = parse_draft_shape(shape_);
+        options_.verification = rejection_ ? Verification::Rejection : Verification::Match;
+        options_.stop = &stop_requested();
+        TargetModel<Cpu> target(target_weights, {std::move(layers)});
+        if (options_.stop_ids.empty()) options_.stop_ids = end_tokens(target.config());
+        DraftDecoder<Cpu> draft(draft_config, map, draft_weights, target.embedding());
+        const auto prompts = read_prompts(target.config());
+        auto plain_options = options_;
+        plain_options.shape = DraftShape::none();
+        plain_options.verification = Verification::Match;
+        const auto plain = decode("plain", target, draft, plain_options, prompts);
+        const auto drafted = decode("drafts", target, draft, options_, prompts);
+        if (stop_requested()) return {};
+        return told(plain, drafted, prompts.size());
+    }
+
+private:
+    struct Decoded {
+        std::vector<std::vector<std::int64_t>> texts;
+        Acceptance acceptance;
+        std::int64_t tokens = 0;
+        double seconds = 0;
+
+        double rate() const { return static_cast<double>(tokens) / std::max(seconds, 1e-9); }
+    };
+
+    static std::vector<std::int64_t> end_tokens(const ModelConfig& c) {
+        const auto eos = c.source.value("eos_token_id", Json());
+        if (eos.is_number_integer()) return {eos.get<std::int64_t>()};
+        if (eos.is_array()) return eos.get<std::vector<std::int64_t>>();
+        return {};
+    }
+
+    /// What comes before each conversation's first supervised token.
+    std::vector<std::vector<std::int64_t>> read_prompts(const ModelConfig& c) const {
+        std::vector<std::vector<std::int64_t>> prompts;
+        for (auto& conversation : read_conversations(
+                 conversations_,
+                 {.vocab_size = c.vocab_size, .positions = c.max_position_embeddings})) {
+            if (most_ > 0 && std::ssize(prompts) >= most_) break;
+            const auto end = std::ranges::find(conversation.loss_mask, 1);
+            conversation.input_ids.resize(
+                static_cast<std::size_t>(end - conversation.loss_mask.begin()));
+            if (!conversation.input_ids.empty()) prompts.push_back(conversation.input_ids);
+        }
+        if (prompts.empty())
+            throw DataError("no conversation has a prompt", conversations_,
+                            "Mark answers with loss_mask 1 and prompts with 0");
+        return prompts;
+    }
+
+    static Decoded decode(const char* what, TargetModel<Cpu>& target, DraftDecoder<Cpu>& draft,
+                          const SpeculativeOptions& options,
+                          const std::vector<std::vector<std::int64_t>>& prompts) {
+        Decoded d;
+        d.texts.resize(prompts.size());
+        SpeculativeDecoder<Cpu> decoder(target, draft, options);
+        Progress progress(what, std::ssize(prompts));
+        std::int64_t done = 0;
+        const auto begin = std::chrono::steady_clock::now();
+        d.acceptance = decoder.run(prompts, [&](const DecodedText& text) {
+            d.texts[text.index] = text.input_ids;
+            d.tokens += std::ssize(text.input_ids) - text.prompt_tokens;
+            progress.show(++done);
+        });
+        d.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+        return d;
+    }
+
+    OrderedJson told(const Decoded& plain, const Decoded& drafted, std::size_t prompts) const {
+        std::size_t equal = 0;
+        for (std::size_t i = 0; i < prompts; ++i) equal += plain.texts[i] == drafted.texts[i];
+        const double speed_up = drafted.rate() / std::max(plain.rate(), 1e-9);
+        std::vector<double> rates;
+        for (std::size_t i = 0; i < drafted.acceptance.proposed.size(); ++i)
+            rates.push_back(drafted.acceptance.rate(i));
+        std::printf(
+            "%zu prompts, %s: acceptance length %s (accepted at depth %s)\n"
+            "%.1f tokens/s, plain decoding %.1f tokens/s: %.2fx; %zu of %zu texts are plain "
+            "decoding's\n",
+            prompts, shape_.c_str(), length_text(drafted.acceptance).c_str(),
+            rates_text(rates).c_str(), drafted.rate(), plain.rate(), speed_up, equal, prompts);
+        OrderedJson j{{"prompts", prompts}, {"draft", shape_}};
+        put_acceptance(drafted.acceptance, j);
+        j["tokens_per_second"] = drafted.rate();
+        j["plain_tokens_per_second"] = plain.rate();
+        j["speed_up"] = speed_up;
+        j["equal_texts"] = equal;
+        return j;
+    }
+
+    std::string conversations_, shape_ = "chain:4";
+    SpeculativeOptions options_;
+    bool rejection_ = false;
+    std::int64_t most_ = 0;
+};
+
+}  // namespace eyas::cli
