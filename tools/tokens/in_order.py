@@ -15,6 +15,7 @@ _state = None
 
 def _begin(setup, arguments):
     global _state
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # processes take the place of its threads
     _state = setup(*arguments)
 
@@ -35,8 +36,9 @@ def _chunks(lines):
 
 
 def _submit(pool, work, chunk):
-    """Processes that this starts have SIGINT blocked for good: Ctrl-C is the first process's to handle."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """Nothing interrupts it: a process that it starts must hear all that it has to. That process has SIGINT blocked
+    for good, since Ctrl-C is the first process's to handle, and SIGTERM until it begins."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         return pool.submit(_chunk, work, chunk)
     finally:

@@ -45,12 +45,14 @@ def _rendered_through(template, text, messages, count, tools):
     return len(through) if text.startswith(through) else None
 
 
-def answer_spans(template, text, marked, messages, tools, where):
+def answer_spans(template, text, marked, messages, tools, last_only, where):
     """(begin, end, ends) of each answer in characters. `ends` is "marked" where the template says so, "turn" where
     the end is that of the rendered turn, "token" where the first token that ends a turn is the end."""
     if template.has_generation_marks:
-        return [(begin, end, "marked") for begin, end in marked]
+        spans = [(begin, end, "marked") for begin, end in marked]
+        return spans[-1:] if last_only else spans
     turns = [i for i, m in enumerate(messages) if m["role"] == "assistant"]
+    turns = turns[-1:] if last_only else turns
     begins = [_rendered_before(template, text, messages, i, tools, where) for i in turns]
     spans = []
     for place, i in enumerate(turns):
@@ -98,8 +100,8 @@ def encode_chat(model, messages, tools, options, where):
     if options.mask == "all":
         mask = [1] * len(ids)
     else:
-        spans = answer_spans(model.template, text, marked, messages, tools, where)
-        for span in spans[-1:] if options.mask == "last" else spans:
+        last_only = options.mask == "last"
+        for span in answer_spans(model.template, text, marked, messages, tools, last_only, where):
             mark(mask, ids, offsets, span, model.stop_ids, where)
     if not options.keep_tail and 1 in mask:
         length = len(mask) - mask[::-1].index(1)
