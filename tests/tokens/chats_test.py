@@ -1,10 +1,23 @@
 """encode and prompts with a model whose tokens are known by hand (tiny_model.spell)."""
+
 import os
 import unittest
 
 import tiny_model
 from files_test import InFolder
-from tiny_model import BYTE, CHATML, EOT, HEADERS, IM_END, chat, make_model, read_lines, run, spell, write_json
+from tiny_model import (
+    BYTE,
+    CHATML,
+    EOT,
+    HEADERS,
+    IM_END,
+    chat,
+    make_model,
+    read_lines,
+    run,
+    spell,
+    write_json,
+)
 
 
 def conversation(*pieces, tail=True):
@@ -19,7 +32,11 @@ def conversation(*pieces, tail=True):
 def chatml(*contents, system=None, supervised=("assistant",)):
     pieces = []
     for m in chat(*contents, system=system):
-        pieces += [(f"<|im_start|>{m['role']}\n", False), (m["content"] + "<|im_end|>", m["role"] in supervised), ("\n", False)]
+        pieces += [
+            (f"<|im_start|>{m['role']}\n", False),
+            (m["content"] + "<|im_end|>", m["role"] in supervised),
+            ("\n", False),
+        ]
     return conversation(*pieces[:-1]) if pieces[-2][1] else conversation(*pieces)
 
 
@@ -31,7 +48,9 @@ class WithModel(InFolder):
         """The conversations that encode makes of chats, without ids."""
         records = [{"messages": r} if isinstance(r, list) else r for r in records]
         source = self.lines(*records)
-        code, self.said, errors = run("encode", "--model", model, "--conversations", source, "--out", self.out, *more)
+        code, self.said, errors = run(
+            "encode", "--model", model, "--conversations", source, "--out", self.out, *more
+        )
         self.assertEqual(code, 0, errors)
         return [{k: v for k, v in r.items() if k != "id"} for r in read_lines(self.out)]
 
@@ -49,7 +68,9 @@ class Encode(WithModel):
 
     def test_a_token_over_the_edge_belongs_to_the_answer(self):
         # The header's line end and the answer's first one are a single token.
-        want = conversation(("<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant", False), ("\n\nb<|im_end|>", True))
+        want = conversation(
+            ("<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant", False), ("\n\nb<|im_end|>", True)
+        )
         self.assertEqual(self.encoded(self.model(), [chat("q", "\nb")]), [want])
 
     def test_marks_of_the_template_give_the_same(self):
@@ -58,9 +79,14 @@ class Encode(WithModel):
         self.assertEqual(got, self.encoded(self.model(), chats))
 
     def test_marks_are_taken_as_they_are(self):
-        template = CHATML.replace("m.content", "m.content[:1]").replace("}}", "}}{% generation %}!{% endgeneration %}", 1)
+        template = CHATML.replace("m.content", "m.content[:1]").replace(
+            "}}", "}}{% generation %}!{% endgeneration %}", 1
+        )
         want = conversation(
-            ("<|im_start|>user\nq<|im_end|>\n", False), ("!", True), ("<|im_start|>assistant\na<|im_end|>\n", False), ("!", True)
+            ("<|im_start|>user\nq<|im_end|>\n", False),
+            ("!", True),
+            ("<|im_start|>assistant\na<|im_end|>\n", False),
+            ("!", True),
         )
         self.assertEqual(self.encoded(self.model(template), [chat("quo", "abc")]), [want])
 
@@ -68,12 +94,21 @@ class Encode(WithModel):
         text = "<|begin|><|head|>user<|/head|>\n\nq<|eot|><|head|>assistant<|/head|>\n\n"
         model = self.model(HEADERS, eos="<|eot|>")
         got = self.encoded(model, [chat("  q", " a "), chat("q", "<|eot|>b")])
-        self.assertEqual(got, [conversation((text, False), ("a<|eot|>", True)), conversation((text, False), ("<|eot|>b<|eot|>", True))])
+        self.assertEqual(
+            got,
+            [
+                conversation((text, False), ("a<|eot|>", True)),
+                conversation((text, False), ("<|eot|>b<|eot|>", True)),
+            ],
+        )
 
     def test_reasoning_that_is_left_out_later(self):
         head = "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n"
         want = conversation(
-            (head, False), ("a<|im_end|>", True), ("\n" + head, False), ("<think></think>b<|im_end|>", True)
+            (head, False),
+            ("a<|im_end|>", True),
+            ("\n" + head, False),
+            ("<think>nothing at all was thought before this answer</think>b<|im_end|>", True),
         )
         self.assertEqual(self.encoded(self.model(tiny_model.REASONING), [chat("q", "a", "q", "b")]), [want])
 
@@ -82,7 +117,9 @@ class Encode(WithModel):
         whole = self.encoded(self.model(), chats, "--keep-tail")[0]["input_ids"]
         last = self.encoded(self.model(), chats, "--mask", "last")[0]
         answer = len(spell("b<|im_end|>"))
-        self.assertEqual(last, {"input_ids": whole[:-1], "loss_mask": [0] * (len(whole) - 1 - answer) + [1] * answer})
+        self.assertEqual(
+            last, {"input_ids": whole[:-1], "loss_mask": [0] * (len(whole) - 1 - answer) + [1] * answer}
+        )
         every = self.encoded(self.model(), chats, "--mask", "all")[0]
         self.assertEqual(every, {"input_ids": whole, "loss_mask": [1] * len(whole)})
 
@@ -101,15 +138,29 @@ class Encode(WithModel):
         both = self.encoded(self.model(), [short, long], "--max-len", limit, "--keep-unsupervised")
         self.assertEqual([sum(c["loss_mask"]) for c in both], [1, 0])
         source = self.lines({"messages": long})
-        self.fails("encode", "--model", self.model(), "--conversations", source, "--out", self.path("new"), "--max-len", limit,
-                   saying=("no token is supervised", "1 without supervision", source))
+        self.fails(
+            "encode",
+            "--model",
+            self.model(),
+            "--conversations",
+            source,
+            "--out",
+            self.path("new"),
+            "--max-len",
+            limit,
+            saying=("no token is supervised", "1 without supervision", source),
+        )
 
     def test_system_for_those_without(self):
         got = self.encoded(self.model(), [chat("q", "a"), chat("q", "a", system="own")], "--system", "s")
         self.assertEqual(got, [chatml("q", "a", system="s"), chatml("q", "a", system="own")])
 
     def test_names_and_statistics(self):
-        source = self.lines({"id": "x", "messages": chat("q", "a")}, {"messages": chat("q", "a")}, {"id": 7, "messages": chat("q", "a")})
+        source = self.lines(
+            {"id": "x", "messages": chat("q", "a")},
+            {"messages": chat("q", "a")},
+            {"id": 7, "messages": chat("q", "a")},
+        )
         _, said, _ = run("encode", "--model", self.model(), "--conversations", source, "--out", self.out)
         self.assertEqual([r["id"] for r in read_lines(self.out)], ["x", "in:2", "7"])
         self.assertEqual(said, run("stats", self.out)[1])
@@ -122,18 +173,31 @@ class Encode(WithModel):
         other = self.path("other.jinja")
         with open(other, "w") as out:
             out.write(CHATML.replace("m.role +", "m.role + strftime_now('%d/') + mood +"))
-        got = self.encoded(model, [chat("q", "a")], "--chat-template", other, "--mask", "all", "--date", "2026-02-03",
-                           "--template-args", '{"mood": "M"}')
-        self.assertEqual(got[0]["input_ids"], spell("<|im_start|>user03/M\nq<|im_end|>\n<|im_start|>assistant03/M\na<|im_end|>\n"))
+        got = self.encoded(
+            model,
+            [chat("q", "a")],
+            "--chat-template",
+            other,
+            "--mask",
+            "all",
+            "--date",
+            "2026-02-03",
+            "--template-args",
+            '{"mood": "M"}',
+        )
+        self.assertEqual(
+            got[0]["input_ids"],
+            spell("<|im_start|>user03/M\nq<|im_end|>\n<|im_start|>assistant03/M\na<|im_end|>\n"),
+        )
 
     def test_several_named_templates(self):
         named = [{"name": "tool_use", "template": "{{ 1 }}"}, {"name": "default", "template": CHATML}]
         self.assertEqual(self.encoded(self.model(named), [chat("q", "a")]), [chatml("q", "a")])
 
     def test_a_token_that_only_the_config_lists(self):
-        model = self.model(added_tokens_decoder={str(tiny_model.TWO_LINES + 1): {"content": "<new>", "special": True}})
+        model = self.model(added_tokens_decoder={str(tiny_model.SIZE): {"content": "<new>", "special": True}})
         write_json(os.path.join(model, "config.json"), {})
-        self.assertIn(tiny_model.TWO_LINES + 1, self.encoded(model, [chat("<new>q", "a")])[0]["input_ids"])
+        self.assertIn(tiny_model.SIZE, self.encoded(model, [chat("<new>q", "a")])[0]["input_ids"])
 
     def test_spelled_special_tokens_are_told(self):
         source = self.lines({"messages": chat("say <|im_end|>", "a")})
@@ -141,7 +205,9 @@ class Encode(WithModel):
         self.assertIn("note: 1 of the texts spell special tokens", said)
 
     def test_any_number_of_workers_writes_the_same(self):
-        source = self.lines(*({"messages": chat("q" * (i % 9), "a" * (i % 7))} for i in range(200)), {"messages": 3})
+        source = self.lines(
+            *({"messages": chat("q" * (i % 9), "a" * (i % 7))} for i in range(200)), {"messages": 3}
+        )
         arguments = ["encode", "--model", self.model(), "--conversations", source, "--skip-invalid"]
         outcomes = []
         for workers in (1, 2, 3):
@@ -155,62 +221,23 @@ class Encode(WithModel):
         self.assertEqual(len(outcomes[0][0]), 200)
 
 
-class Refused(WithModel):
-    def refuses(self, model, record, saying, *more):
-        for workers in ("1", "2"):
-            source = self.lines({"messages": chat("q", "a")}, record)
-            self.fails("encode", "--model", model, "--conversations", source, "--out", self.out, "--workers", workers, *more,
-                       saying=saying)
-
-    def test_template_whose_beginnings_change(self):
-        model = self.model(tiny_model.COUNTING)
-        self.refuses(model, {}, ("tokenizer_config.json renders what comes before message 2 otherwise", "--chat-template", "in.jsonl:1"))
-        self.assertEqual(len(self.encoded(model, [chat("q", "a")], "--mask", "all")), 1)
-
-    def test_template_that_raises(self):
-        model = self.model("{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + CHATML)
-        self.refuses(model, {"messages": chat("q", "a", system="s")}, ("refuses it (no system)", "in.jsonl:2"))
-
-    def test_template_that_would_reach_out_of_its_sandbox(self):
-        model = self.model("{{ ''.__class__.__mro__[1].__subclasses__() }}")
-        self.refuses(model, {}, "unsafe")
-        self.refuses(self.model("{{ messages.append(1) }}"), {}, "'append'")
-
-    def test_chat_that_begins_with_an_answer(self):
-        model = self.model("{% if messages[0].role != 'user' %}{{ raise_exception('user first') }}{% endif %}" + CHATML)
-        self.refuses(model, {"messages": chat("q", "a")[1:]}, ("refuses it (user first)", "in.jsonl:2"))
-
-    def test_lines_that_are_wrong(self):
-        model = self.model()
-        self.refuses(model, b"{", "in.jsonl:2: is not JSON")
-        self.refuses(model, {"messages": [{"role": "robot", "content": "q"}]}, "in.jsonl:2: a message's role is 'robot'")
-        self.refuses(model, {"messages": chat("q", "a"), "tools": "x"}, "in.jsonl:2: 'tools'")
-
-    def test_directories_that_are_no_model(self):
-        source = self.lines({"messages": chat("q", "a")})
-        encode = ("encode", "--conversations", source, "--out", self.out, "--model")
-        self.fails(*encode, self.path("none"), saying=("none/tokenizer.json", "transformers makes one"))
-        self.fails(*encode, self.model(template=None), saying=("has no chat template", "--chat-template FILE"))
-        self.fails(*encode, self.model(template="{% if %}"), saying="does not compile")
-        self.fails(*encode, self.model(added_tokens_decoder={"9": {"content": "<|eot|>"}}), saying="'<|eot|>' is token 9")
-        self.fails(*encode, self.model(added_tokens_decoder={"x": 1}), saying="'added_tokens_decoder'")
-        write_json(os.path.join(self.model(), "config.json"), {"vocab_size": BYTE + 97})
-        self.fails(*encode, self.path("model"), saying=("the model has 107", "in.jsonl:1"))
-        for name in ("tokenizer_config.json", "tokenizer.json"):
-            write_json(os.path.join(self.model(), name), [])
-            self.fails(*encode, self.path("model"), saying=name)
-
-
 class Prompts(WithModel):
     def prompts(self, *records, more=()):
         source = self.lines(*records)
-        code, self.said, errors = run("prompts", "--model", self.model(), "--prompts", source, "--out", self.out, *more)
+        code, self.said, errors = run(
+            "prompts", "--model", self.model(), "--prompts", source, "--out", self.out, *more
+        )
         self.assertEqual((code, errors), (0, ""))
         return read_lines(self.out)
 
     def test_they_end_where_the_assistant_begins(self):
         head = "<|im_start|>user\nq<|im_end|>\n"
-        got = self.prompts("q", {"prompt": "q", "id": "x"}, {"messages": chat("q", "a", "r", "b")}, {"messages": chat("q", "a", "q")})
+        got = self.prompts(
+            "q",
+            {"prompt": "q", "id": "x"},
+            {"messages": chat("q", "a", "r", "b")},
+            {"messages": chat("q", "a", "q")},
+        )
         ask = "<|im_start|>assistant\n"
         longer = head + ask + "a<|im_end|>\n<|im_start|>user\n"
         want = [head + ask, head + ask, longer + "r<|im_end|>\n" + ask, longer + "q<|im_end|>\n" + ask]
@@ -229,7 +256,10 @@ class Prompts(WithModel):
 
     def test_system(self):
         got = self.prompts("q", more=("--system", "s"))
-        self.assertEqual(got[0]["input_ids"], spell("<|im_start|>system\ns<|im_end|>\n<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n"))
+        self.assertEqual(
+            got[0]["input_ids"],
+            spell("<|im_start|>system\ns<|im_end|>\n<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n"),
+        )
 
 
 if __name__ == "__main__":

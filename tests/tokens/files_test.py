@@ -1,4 +1,5 @@
 """What needs no package: assemble, stats, shapes of chats, lines that are wrong, output that is whole or absent."""
+
 import json
 import os
 import tempfile
@@ -63,9 +64,20 @@ class Assemble(InFolder):
 
     def test_cut_before_the_answer_supervises_nothing(self):
         source = self.lines(self.ROLLOUT)
-        self.fails("assemble", "--prompts", source, "--out", self.out, "--max-len", 3, saying=("no token is supervised", source))
+        self.fails(
+            "assemble",
+            "--prompts",
+            source,
+            "--out",
+            self.out,
+            "--max-len",
+            3,
+            saying=("no token is supervised", source),
+        )
         run("assemble", "--prompts", source, "--out", self.out, "--max-len", 4)
-        self.assertEqual(read_lines(self.out)[0], {"input_ids": [5, 6, 7, 8], "loss_mask": [0, 0, 0, 1], "id": "a"})
+        self.assertEqual(
+            read_lines(self.out)[0], {"input_ids": [5, 6, 7, 8], "loss_mask": [0, 0, 0, 1], "id": "a"}
+        )
 
     def test_lines_that_are_wrong(self):
         good = self.ROLLOUT
@@ -87,11 +99,15 @@ class Assemble(InFolder):
         ]:
             with self.subTest(saying):
                 source = self.lines(good, b"", bad)
-                self.fails("assemble", "--prompts", source, "--out", self.out, saying=(saying, "in.jsonl:3: "))
+                self.fails(
+                    "assemble", "--prompts", source, "--out", self.out, saying=(saying, "in.jsonl:3: ")
+                )
 
     def test_output_that_cannot_be(self):
         source = self.lines(self.ROLLOUT)
-        self.fails("assemble", "--prompts", source, "--out", self.path("none/out"), saying="cannot be written")
+        self.fails(
+            "assemble", "--prompts", source, "--out", self.path("none/out"), saying="cannot be written"
+        )
         self.fails("assemble", "--prompts", source, "--out", source, saying="is the input, too")
         self.fails("assemble", "--prompts", source, "--out", self.folder, saying="is a directory")
         self.fails("assemble", "--prompts", self.path("absent"), "--out", self.out, saying="cannot be read")
@@ -100,11 +116,21 @@ class Assemble(InFolder):
         source = self.lines(self.ROLLOUT)
         run("assemble", "--prompts", source, "--out", self.out)
         before = read_lines(self.out)
-        self.fails("assemble", "--prompts", self.lines(self.ROLLOUT, b"x"), "--out", self.out, saying="in.jsonl:2")
+        self.fails(
+            "assemble", "--prompts", self.lines(self.ROLLOUT, b"x"), "--out", self.out, saying="in.jsonl:2"
+        )
         self.assertEqual(read_lines(self.out), before)
 
     def test_a_name_that_does_not_come_from_the_line(self):
-        run("assemble", "--prompts", self.lines(self.ROLLOUT, self.ROLLOUT), "--out", self.out, "--ids", "line")
+        run(
+            "assemble",
+            "--prompts",
+            self.lines(self.ROLLOUT, self.ROLLOUT),
+            "--out",
+            self.out,
+            "--ids",
+            "line",
+        )
         self.assertEqual([r["id"] for r in read_lines(self.out)], ["in:1", "in:2"])
 
 
@@ -136,17 +162,27 @@ class Stats(InFolder):
         self.fails("stats", self.lines(b""), saying="no token is supervised")
 
     def test_lines_that_are_wrong(self):
-        self.fails("stats", self.lines({"input_ids": [1, 2], "loss_mask": [1]}), saying=("in.jsonl:1", "2 input_ids but 1"))
+        self.fails(
+            "stats",
+            self.lines({"input_ids": [1, 2], "loss_mask": [1]}),
+            saying=("in.jsonl:1", "2 input_ids but 1"),
+        )
         self.fails("stats", self.lines({"input_ids": [1], "loss_mask": [2]}), saying="'loss_mask' holds 2")
         self.fails("stats", self.lines({"input_ids": [1]}), saying="no array 'loss_mask'")
 
 
 class Usage(unittest.TestCase):
     def test_wrong_usage_is_2(self):
-        for arguments in [(), ("nothing",), ("encode",), ("stats",), ("stats", "a", "--no-such"),
-                          ("assemble", "--prompts", "a", "--out", "b", "--max-len", "0"),
-                          ("self-prompt", "--model", "m", "--out", "o"),
-                          ("self-prompt", "--model", "m", "--out", "o", "--count", "1", "--from", "f")]:
+        for arguments in [
+            (),
+            ("nothing",),
+            ("encode",),
+            ("stats",),
+            ("stats", "a", "--no-such"),
+            ("assemble", "--prompts", "a", "--out", "b", "--max-len", "0"),
+            ("self-prompt", "--model", "m", "--out", "o"),
+            ("self-prompt", "--model", "m", "--out", "o", "--count", "1", "--from", "f"),
+        ]:
             self.assertEqual(run(*arguments)[0], 2, arguments)
 
     def test_help_says_what_eyas_trains_with(self):
@@ -170,11 +206,21 @@ class Shapes(unittest.TestCase):
             self.assertEqual(chat_shapes.to_messages(record, "x"), self.WANT)
 
     def test_what_is_none(self):
-        for record in [{}, {"messages": []}, {"messages": "q"}, {"messages": ["q"]}, 3, None, [],
-                       {"messages": [{"role": "robot", "content": "q"}]}, {"messages": [{"role": 1, "content": "q"}]},
-                       {"messages": [{"role": "user"}]}, {"messages": [{"role": "user", "content": 3}]},
-                       {"messages": [{"role": "user", "content": "\ud800"}]},
-                       {"messages": [{"role": "user", "content": [{"type": "image"}]}]}]:
+        for record in [
+            {},
+            {"messages": []},
+            {"messages": "q"},
+            {"messages": ["q"]},
+            3,
+            None,
+            [],
+            {"messages": [{"role": "robot", "content": "q"}]},
+            {"messages": [{"role": 1, "content": "q"}]},
+            {"messages": [{"role": "user"}]},
+            {"messages": [{"role": "user", "content": 3}]},
+            {"messages": [{"role": "user", "content": "\ud800"}]},
+            {"messages": [{"role": "user", "content": [{"type": "image"}]}]},
+        ]:
             with self.assertRaises(BadRecord, msg=repr(record)):
                 chat_shapes.to_messages(record, "x")
 
@@ -188,7 +234,14 @@ class Shapes(unittest.TestCase):
             ({"messages": chat("q", "a", "r", "b", system="s")}, chat("q", "a", "r", system="s")),
         ]:
             self.assertEqual(chat_shapes.to_prompt(record, "x"), want)
-        for record in ["", " ", {"prompt": 1}, {"messages": chat("q", "a")[1:]}, {"messages": chat(system="s")}, {}]:
+        for record in [
+            "",
+            " ",
+            {"prompt": 1},
+            {"messages": chat("q", "a")[1:]},
+            {"messages": chat(system="s")},
+            {},
+        ]:
             with self.assertRaises(BadRecord, msg=repr(record)):
                 chat_shapes.to_prompt(record, "x")
 

@@ -1,5 +1,6 @@
 """Against others, where they are: transformers' apply_chat_template, and the conversations of examples/smollm2, whose
 tokens the model sampled itself."""
+
 import os
 import re
 import unittest
@@ -38,7 +39,9 @@ class Transformers(WithModel):
 
     @unittest.skipUnless(transformers, "transformers' masks of the same chats: it is not installed")
     def test_masks(self):
-        peer = transformers.AutoTokenizer.from_pretrained(self.model(tokenizer_class="PreTrainedTokenizerFast"))
+        peer = transformers.AutoTokenizer.from_pretrained(
+            self.model(tokenizer_class="PreTrainedTokenizerFast")
+        )
         told = {"chat_template": CHATML_MARKED, "return_dict": True, "return_assistant_tokens_mask": True}
         want = [peer.apply_chat_template(c, **told)["assistant_masks"] for c in CHATS]
         for template in (CHATML, CHATML_MARKED):
@@ -47,7 +50,9 @@ class Transformers(WithModel):
 
 
 class SmolLm2(WithModel):
-    @unittest.skipUnless(os.path.isdir(SMOLLM2), "the model of examples/smollm2: it is not there (run.sh makes it)")
+    @unittest.skipUnless(
+        os.path.isdir(SMOLLM2), "the model of examples/smollm2: it is not there (run.sh makes it)"
+    )
     def test_text_becomes_the_tokens_that_it_came_from(self):
         """Of conversations in which the model sampled the tokens that its tokenizer would choose, all but one in
         a dozen, and that it ended itself."""
@@ -58,7 +63,9 @@ class SmolLm2(WithModel):
             turns = re.findall(r"<\|im_start\|>(\w+)\n(.*?)(?:<\|im_end\|>\n?|\Z)", text, re.S)
             chats.append({"messages": [{"role": r, "content": c} for r, c in turns]})
         source = write_lines(self.path("chats"), chats)
-        self.assertEqual(run("encode", "--model", SMOLLM2, "--conversations", source, "--out", self.out)[0], 0)
+        self.assertEqual(
+            run("encode", "--model", SMOLLM2, "--conversations", source, "--out", self.out)[0], 0
+        )
         same = 0
         for want, got in zip(read_lines(data), read_lines(self.out), strict=True):
             length = len(want["input_ids"])  # one that was cut off lacks the token that ends a turn

@@ -1,4 +1,5 @@
 """The program as a process of its own: stopped half way, a worker that is killed, a reader that goes away."""
+
 import json
 import os
 import signal
@@ -22,9 +23,22 @@ class Stopped(WithModel):
         if os.path.exists(self.pipe):
             os.unlink(self.pipe)
         os.mkfifo(self.pipe)
-        arguments = [sys.executable, PROGRAM, "encode", "--model", self.path("model"), "--conversations", self.pipe,
-                     "--out", self.out, "--workers", str(workers)]
-        process = subprocess.Popen(arguments, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        arguments = [
+            sys.executable,
+            PROGRAM,
+            "encode",
+            "--model",
+            self.path("model"),
+            "--conversations",
+            self.pipe,
+            "--out",
+            self.out,
+            "--workers",
+            str(workers),
+        ]
+        process = subprocess.Popen(
+            arguments, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
         self.addCleanup(process.kill)
         source = open(self.pipe, "w")
         self.addCleanup(source.close)
@@ -101,7 +115,17 @@ class ReaderGone(WithModel):
 class Progress(WithModel):
     def test_output_does_not_hold_what_stderr_says(self):
         source = self.lines({"messages": chat("q", "a")})
-        arguments = [sys.executable, PROGRAM, "encode", "--model", self.model(), "--conversations", source, "--out", self.out]
+        arguments = [
+            sys.executable,
+            PROGRAM,
+            "encode",
+            "--model",
+            self.model(),
+            "--conversations",
+            source,
+            "--out",
+            self.out,
+        ]
         done = subprocess.run(arguments, capture_output=True, text=True)
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         self.assertEqual(len(read_lines(self.out)), 1)

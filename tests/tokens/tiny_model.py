@@ -1,5 +1,6 @@
 """A model directory whose tokens can be told by hand: one for each byte of a text, one for each special word, one for
-two line ends. And a way to call the program."""
+two line ends, one for a space and a W. And a way to call the program."""
+
 import contextlib
 import io
 import json
@@ -22,7 +23,8 @@ except ImportError:
 SPECIAL = ["<|begin|>", "<|im_start|>", "<|im_end|>", "<|head|>", "<|/head|>", "<|eot|>"]
 BEGIN, IM_START, IM_END, HEAD, END_HEAD, EOT = range(6)
 BYTE = 10  # id of byte 0
-TWO_LINES = BYTE + 256
+PAIRS = {"\n\n": BYTE + 256, " W": BYTE + 257}
+SIZE = BYTE + 258
 
 CHATML = """{% for m in messages %}
 {{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}
@@ -44,7 +46,7 @@ HEADERS = """{{ bos_token }}{% for m in messages %}
 # Leaves out the reasoning of all answers but the last.
 REASONING = """{% for m in messages %}
 {{ '<|im_start|>' + m.role + '\n' }}
-{%- if m.role == 'assistant' and loop.last %}{{ '<think></think>' }}{% endif %}{{ m.content + '<|im_end|>\n' }}
+{%- if m.role == 'assistant' and loop.last %}{{ '<think>nothing at all was thought before this answer</think>' }}{% endif %}{{ m.content + '<|im_end|>\n' }}
 {%- endfor %}
 {%- if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"""
 
@@ -56,15 +58,13 @@ def spell(text):
     """The tokens of a text, without the program or its libraries."""
     ids = []
     while text:
-        word = next((w for w in SPECIAL if text.startswith(w)), None)
+        word = next((w for w in [*SPECIAL, *PAIRS] if text.startswith(w)), None)
         if word is not None:
-            ids.append(SPECIAL.index(word))
-        elif text.startswith("\n\n"):
-            ids, word = ids + [TWO_LINES], "\n\n"
+            ids.append(PAIRS[word] if word in PAIRS else SPECIAL.index(word))
         else:
             word = text[0]
             ids += [BYTE + b for b in word.encode()]
-        text = text[len(word):]
+        text = text[len(word) :]
     return ids
 
 
@@ -79,20 +79,22 @@ def make_model(folder, template=CHATML, eos="<|im_end|>", **config):
     """Writes tokenizer.json, tokenizer_config.json and config.json; returns the folder."""
     letters = _letters()
     vocab = {letter: BYTE + b for b, letter in letters.items()}
-    line = letters[ord("\n")]
-    vocab[line + line] = TWO_LINES
+    merges = [tuple(letters[ord(c)] for c in pair) for pair in PAIRS]
+    vocab.update({a + b: i for (a, b), i in zip(merges, PAIRS.values())})
     vocab.update({w: i for i, w in enumerate(SPECIAL)})
     vocab.update({f"<unused{i}>": i for i in range(len(SPECIAL), BYTE)})
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocab, merges=[(line, line)]))
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocab, merges=merges))
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = tokenizers.decoders.ByteLevel()
     tokenizer.add_special_tokens([tokenizers.AddedToken(w, special=True, normalized=False) for w in SPECIAL])
     tokenizer.enable_truncation(3)  # as some published files have it; nothing may be cut by it
     os.makedirs(folder, exist_ok=True)
     tokenizer.save(os.path.join(folder, "tokenizer.json"))
-    write_json(os.path.join(folder, "tokenizer_config.json"),
-               {"bos_token": "<|begin|>", "eos_token": eos, "chat_template": template, **config})
-    write_json(os.path.join(folder, "config.json"), {"vocab_size": TWO_LINES + 1, "eos_token_id": SPECIAL.index(eos)})
+    write_json(
+        os.path.join(folder, "tokenizer_config.json"),
+        {"bos_token": "<|begin|>", "eos_token": eos, "chat_template": template, **config},
+    )
+    write_json(os.path.join(folder, "config.json"), {"vocab_size": SIZE, "eos_token_id": SPECIAL.index(eos)})
     return folder
 
 

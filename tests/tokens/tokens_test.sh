@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE=1
 cd tests/tokens
 tests=(files_test)
 if "$python" -c 'import jinja2, tokenizers' 2>/dev/null; then
-  tests+=(chats_test rollouts_test stop_fault_test peer_parity_test)
+  tests+=(chats_test refusals_fault_test rollouts_test stop_fault_test peer_parity_test)
 else
   echo "SKIPPED: what needs the packages of tools/tokens: $python has none (bash tools/tokens/setup.sh)"
 fi

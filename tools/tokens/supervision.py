@@ -3,7 +3,7 @@
 from chat_template import RefusedError
 from json_lines import BadRecord
 
-MARKS = "Give a template with {% generation %} marks (--chat-template FILE), or --mask all"
+MARKS = "Give a template with {% generation %} marks (--chat-template FILE), or --mask all; --skip-invalid leaves such lines out"
 
 
 def render(template, messages, tools, where, generation_prompt=False):
