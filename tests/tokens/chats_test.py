@@ -5,19 +5,7 @@ import unittest
 
 import tiny_model
 from files_test import InFolder
-from tiny_model import (
-    BYTE,
-    CHATML,
-    EOT,
-    HEADERS,
-    IM_END,
-    chat,
-    make_model,
-    read_lines,
-    run,
-    spell,
-    write_json,
-)
+from tiny_model import CHATML, HEADERS, chat, make_model, read_lines, run, spell, write_json
 
 
 def conversation(*pieces, tail=True):

@@ -5,7 +5,7 @@ import unittest
 
 import tiny_model
 from chats_test import WithModel
-from tiny_model import BYTE, CHATML, chat, run, write_json
+from tiny_model import BYTE, CHATML, chat, write_json
 
 
 class Refused(WithModel):

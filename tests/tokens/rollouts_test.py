@@ -7,20 +7,7 @@ import unittest
 
 import tiny_model
 from chats_test import WithModel, chatml
-from tiny_model import (
-    BEGIN,
-    EOT,
-    HEADERS,
-    IM_END,
-    SIZE,
-    chat,
-    make_model,
-    read_lines,
-    run,
-    spell,
-    write_json,
-    write_lines,
-)
+from tiny_model import BEGIN, EOT, HEADERS, IM_END, SIZE, read_lines, run, spell, write_json, write_lines
 
 
 class Info(WithModel):

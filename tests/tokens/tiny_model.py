@@ -94,7 +94,8 @@ def make_model(folder, template=CHATML, eos="<|im_end|>", **config):
         os.path.join(folder, "tokenizer_config.json"),
         {"bos_token": "<|begin|>", "eos_token": eos, "chat_template": template, **config},
     )
-    write_json(os.path.join(folder, "config.json"), {"vocab_size": SIZE, "eos_token_id": SPECIAL.index(eos)})
+    own = {"vocab_size": SIZE, "eos_token_id": SPECIAL.index(eos)} if eos in SPECIAL else {}
+    write_json(os.path.join(folder, "config.json"), own)
     return folder
 
 
