@@ -200,6 +200,8 @@ class Shapes(unittest.TestCase):
             {"messages": self.WANT},
             {"conversations": self.WANT},
             {"conversations": [{"from": f, "value": v} for f, v in turns]},
+            {"system": "s", "conversations": self.WANT[1:]},
+            {"system": "other", "conversations": self.WANT},
             self.WANT,
             {"messages": [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in self.WANT]},
         ]:

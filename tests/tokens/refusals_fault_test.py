@@ -67,6 +67,11 @@ class Refused(WithModel):
             "in.jsonl:2: a message's role is 'robot'",
         )
         self.refuses(model, {"messages": chat("q", "a"), "tools": "x"}, "in.jsonl:2: 'tools'")
+        half = "in.jsonl:2: holds half a surrogate pair"
+        self.refuses(model, {"messages": chat("q", "\ud800")}, half)
+        self.refuses(model, {"messages": chat("q", "a"), "id": "\ud800"}, half)
+        model = self.model(CHATML.replace("m.role +", "m.role + m.mood | string +"))
+        self.refuses(model, {"messages": [{**m, "mood": "\ud800"} for m in chat("q", "a")]}, half)
 
     def test_directories_that_are_no_model(self):
         source = self.lines({"messages": chat("q", "a")})

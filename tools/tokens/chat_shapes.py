@@ -1,6 +1,6 @@
 """The shapes in which chats and prompts are passed around, turned into one: a list of {"role", "content"}."""
 
-from json_lines import BadRecord
+from json_lines import BadRecord, whole_text
 
 ROLES = {
     "human": "user",
@@ -29,13 +29,7 @@ def text_of(content, where):
         content = "".join(p["text"] for p in content)
     if not isinstance(content, str):
         raise BadRecord("a message's content is no text", where, "Write a string; only text is handled")
-    try:
-        content.encode("utf-8")
-    except UnicodeEncodeError:
-        raise BadRecord(
-            "a message holds half a surrogate pair", where, "Write both halves, or the character"
-        ) from None
-    return content
+    return whole_text(content, where)
 
 
 def to_message(turn, where):
@@ -65,7 +59,9 @@ def to_messages(record, where):
         )
     if not isinstance(turns, list) or not turns:
         raise BadRecord("holds no messages", where, f"Write {SHAPES}")
-    return [to_message(turn, where) for turn in turns]
+    messages = [to_message(turn, where) for turn in turns]
+    beside = record.get("system") if isinstance(record, dict) else None  # some keep it beside the turns
+    return with_system(messages, text_of(beside, where) if beside else None)
 
 
 def with_system(messages, system):

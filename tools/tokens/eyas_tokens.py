@@ -247,4 +247,5 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(encoding="utf-8")  # JSON is, whatever the locale
     sys.exit(main())

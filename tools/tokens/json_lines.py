@@ -167,7 +167,18 @@ class Ids:
 def own_id(record, where):
     value = record.get("id")
     if value is None or isinstance(value, str):
-        return value
+        return value if value is None else whole_text(value, where)
     if type(value) is int:
         return str(value)
     raise BadRecord("'id' is neither a string nor an integer", where, "Write one, or leave it out")
+
+
+def whole_text(text, where):
+    """`text` itself. JSON can spell half a surrogate pair, which is no text: BadRecord."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise BadRecord(
+            "holds half a surrogate pair", where, "Write both halves, or the character itself"
+        ) from None
+    return text

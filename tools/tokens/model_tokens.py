@@ -8,7 +8,7 @@ import os
 import re
 
 from chat_template import REQUIREMENTS, ChatTemplate, RefusedError
-from json_lines import TokensError
+from json_lines import TokensError, whole_text
 
 try:
     import tokenizers
@@ -181,7 +181,7 @@ class ModelTokens:
 
     def encode(self, text, where):
         """ids and (begin, end) in characters of each token. Nothing is put around the text."""
-        encoding = self.tokenizer.encode(text, add_special_tokens=False)
+        encoding = self.tokenizer.encode(whole_text(text, where), add_special_tokens=False)
         if self.model_vocab_size is not None and encoding.ids and max(encoding.ids) >= self.model_vocab_size:
             raise TokensError(
                 f"token {max(encoding.ids)}, but the model has {self.model_vocab_size} (config.json)",
