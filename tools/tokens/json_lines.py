@@ -151,7 +151,8 @@ class Ids:
     An id that comes again is an error: what is captured and sampled is told apart by ids."""
 
     def __init__(self, path, by_line):
-        self.stem = os.path.basename(path).removesuffix(".jsonl")
+        name = os.path.basename(path).removesuffix(".jsonl")
+        self.stem = name.encode("utf-8", "replace").decode("utf-8")  # a file name may be any bytes
         self.by_line, self.seen = by_line, {}
 
     def take(self, own, number, where):
