@@ -51,7 +51,7 @@ class Stopped(WithModel):
         return [n for n in os.listdir(self.folder) if n.endswith(".tmp")]
 
     def until(self, condition):
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not condition():
             self.assertLess(time.monotonic(), deadline, "nothing happened")
             time.sleep(0.01)
