@@ -1,0 +1,59 @@
+"""decode, stats and info: what files of ids and a model directory hold."""
+
+import json
+
+from json_lines import BadRecord, Output, compact, integers, numbered_lines, own_id, read_object
+from shared import check_known, open_model, read_rollout, report
+from totals import Totals
+
+
+def decode_line(model, line, where, generated_only):
+    record = read_object(line, where)
+    ids = integers(record, "input_ids", where)
+    check_known(model, ids, where)
+    if generated_only and "prompt_tokens" in record:
+        _, ids, count = read_rollout(line, where)
+        ids = ids[count:]
+    elif generated_only:
+        mask = integers(record, "loss_mask", where, high=1)
+        ids = [i for i, m in zip(ids, mask) if m]
+    text = model.tokenizer.decode(ids, skip_special_tokens=False)
+    name = own_id(record, where)
+    return {"text": text} if name is None else {"id": name, "text": text}
+
+
+def decode(options):
+    model = open_model(options)
+
+    def records():
+        for number, line in numbered_lines(options.input):
+            yield decode_line(model, line, f"{options.input}:{number}", options.generated_only)
+
+    if options.out is None:
+        for record in records():
+            print(compact(record))
+        return
+    with Output(options.out, [options.input]) as out:
+        for record in records():
+            out.write(record)
+
+
+def stats(options):
+    totals = Totals()
+    for number, line in numbered_lines(options.file):
+        where = f"{options.file}:{number}"
+        record = read_object(line, where)
+        ids, mask = integers(record, "input_ids", where), integers(record, "loss_mask", where, high=1)
+        if len(ids) != len(mask):
+            raise BadRecord(
+                f"{len(ids)} input_ids but {len(mask)} loss_mask entries",
+                where,
+                "Give one mask entry per token",
+            )
+        totals.add(mask)
+    report(totals, options)
+    totals.require_supervision(options.file)
+
+
+def info(options):
+    print(json.dumps(open_model(options).info(), ensure_ascii=False, indent=None if options.json else 2))
