@@ -92,16 +92,16 @@ TEST_CASE("--keep-best keeps the checkpoint with the best held-out figure, also 
     CHECK(before["step"].get<int>() <= 6);
     const auto p = job.run(job.train("a", job.colocated(), twelve));
     const auto result = Json::parse(p->last_line());
-    double best = before["expected_tokens_per_pass"];
+    double best = before["acceptance_length"];
     std::int64_t step = before["step"];
     for (const auto& point : result["curve"])
-        if (point["expected_tokens_per_pass"] > best) {
-            best = point["expected_tokens_per_pass"];
+        if (point["acceptance_length"] > best) {
+            best = point["acceptance_length"];
             step = point["step"];
         }
     const auto after = Json::parse(read_text_file(job.path("a/best/best.json")));
     CHECK(after["step"] == step);
-    CHECK(after["expected_tokens_per_pass"] == best);
+    CHECK(after["acceptance_length"] == best);
     const auto kept = "a/best/checkpoint-" + std::to_string(step);
     job.run({"eval", "--target", job.path("target"), "--checkpoint", job.path("a/best"), "--store",
              "file:" + job.path("features")});

@@ -38,6 +38,15 @@ struct PackedMatmul {
     bool add = false;
 };
 
+/// The same with W in bfloat16, in the form that NarrowingDevice::narrow() gave it.
+struct NarrowMatmul {
+    std::int64_t m = 0, n = 0, k = 0;
+    const float* x = nullptr;
+    const BFloat16* weight = nullptr;
+    float* y = nullptr;
+    bool add = false;
+};
+
 namespace detail {
 struct ProbeIndex {
     EYAS_HD void operator()(std::int64_t) const {}
@@ -83,6 +92,17 @@ concept PackingDevice = Device<D> &&
     d.pack(bf16, n, n, packed);
     d.matmul(product);
     d.matmul(narrow);
+};
+
+/// A device that multiplies fp32 rows with weights that it holds in bfloat16, as many numbers as
+/// the weight has, with fp32 sums: half the memory to be read. A row's bits do not depend on the
+/// rows beside it.
+template <class D>
+concept NarrowingDevice = Device<D> && requires(const D& d, std::int64_t n, const float* weight,
+                                                BFloat16* narrow, const NarrowMatmul& product) {
+    { d.narrows(n, n) } -> std::same_as<bool>;
+    d.narrow(weight, n, n, narrow);  // the weight must be exact in bfloat16
+    d.matmul(product);
 };
 
 }  // namespace eyas

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "eyas/device/concept.hpp"
+#include "eyas/device/narrow_product.hpp"
 #include "eyas/device/packed_product.hpp"
 
 namespace eyas {
@@ -103,6 +104,16 @@ public:
                                    x.weight, x.y, x.add});
     }
 
+    bool narrows(std::int64_t out, std::int64_t in) const {
+        return detail::NarrowProduct(out, in).supported();
+    }
+    void narrow(const float* weight, std::int64_t out, std::int64_t in, BFloat16* to) const {
+        detail::NarrowProduct(out, in).pack(weight, to);
+    }
+    void matmul(const NarrowMatmul& x) const {
+        detail::NarrowProduct(x.n, x.k).multiply(x.x, x.weight, x.y, x.m, x.add);
+    }
+
 private:
     /// Of this thread, for an operand in fp32.
     template <int operand>
@@ -124,6 +135,6 @@ private:
     static constexpr std::int64_t serial_below = 1 << 12;
     static constexpr std::int64_t block = 1 << 12;
 };
-static_assert(PackingDevice<Cpu>);
+static_assert(PackingDevice<Cpu> && NarrowingDevice<Cpu>);
 
 }  // namespace eyas

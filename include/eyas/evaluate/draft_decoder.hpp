@@ -13,6 +13,7 @@
 #include "eyas/core/tensor.hpp"
 #include "eyas/device/concept.hpp"
 #include "eyas/format/hf_config.hpp"
+#include "eyas/ops/embedding.hpp"
 #include "eyas/ops/frozen_linear.hpp"
 #include "eyas/ops/rms_norm.hpp"
 #include "eyas/ops/rotary.hpp"
@@ -45,7 +46,8 @@ public:
             throw DataError("the embedding has shape " + embedding.shape.text(), "DraftDecoder",
                             "Take draft and target from the same model family");
         fit(embedded_, config_.hidden_size);
-        embed(std::array<std::int64_t, 1>{0});  // refuses a type that cannot be read
+        const std::int64_t first = 0;  // refuses a type that cannot be read
+        embed_rows(device_, embedding_, std::span(&first, 1), embedded_.data());
         take(weights);
     }
 
@@ -83,7 +85,7 @@ public:
         fit(statistics_, n), fit(input_, n * 2 * d), fit(embedded_, n * d);
         fit(qkv_, n * shape_.qkv_width()), fit(context_, n * shape_.q_width());
         fit(gate_up_, n * 2 * f), fit(product_, n * f), fit(normed_, n * d);
-        embed(ids);
+        embed_rows(device_, embedding_, ids, embedded_.data());
         norm(embedded_.data(), d, input_norm_, input_.data(), 2 * d, n, d);
         norm(hidden, d, hidden_norm_, input_.data() + d, 2 * d, n, d);
         qkv_weight_(device_, input_.data(), qkv_.data(), n, false);
@@ -118,16 +120,6 @@ private:
               std::int64_t y_stride, std::int64_t rows, std::int64_t width) {
         rms_norm(device_, x, x_stride, weight.as<float>().data(), y, y_stride, statistics_.data(),
                  rows, width, static_cast<float>(config_.rms_norm_eps));
-    }
-
-    void embed(std::span<const std::int64_t> ids) {
-        const auto d = config_.hidden_size;
-        const auto row = static_cast<std::size_t>(d) * size_of(embedding_.dtype);
-        device_.for_each_row(std::ssize(ids), [&](std::int64_t r) {
-            const auto id = static_cast<std::size_t>(ids[static_cast<std::size_t>(r)]);
-            convert_into({embedding_.data + id * row, embedding_.dtype, {d}},
-                         {reinterpret_cast<std::byte*>(embedded_.data() + r * d), DType::F32, {d}});
-        });
     }
 
     void turn(const RowPlan& plan) {

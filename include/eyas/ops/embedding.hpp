@@ -1,7 +1,11 @@
 #pragma once
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
+#include <span>
 
+#include "eyas/core/convert.hpp"
+#include "eyas/core/tensor.hpp"
 #include "eyas/device/concept.hpp"
 
 namespace eyas {
@@ -14,6 +18,19 @@ void embedding(const Dev& device, const T* table, const std::int64_t* ids, T* ou
     device.for_each_row(rows, [=](std::int64_t r) {
         const T* from = table + ids[r] * width;
         std::copy(from, from + width, out + r * width);
+    });
+}
+
+/// The same in fp32 of a table in any float type, which lies in the host's memory. out [N, D].
+template <Device Dev>
+void embed_rows(const Dev& device, const TensorView& table, std::span<const std::int64_t> ids,
+                float* out) {
+    const auto width = table.shape[1];
+    const auto row = static_cast<std::size_t>(width) * size_of(table.dtype);
+    device.for_each_row(std::ssize(ids), [&](std::int64_t r) {
+        const auto id = static_cast<std::size_t>(ids[static_cast<std::size_t>(r)]);
+        convert_into({table.data + id * row, table.dtype, {width}},
+                     {reinterpret_cast<std::byte*>(out + r * width), DType::F32, {width}});
     });
 }
 
