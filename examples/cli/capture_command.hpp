@@ -36,7 +36,7 @@ private:
         std::filesystem::remove(capture_done_file(out_));
         const HfWeights weights(model_);
         limits_.vocab_size = weights.config().vocab_size;
-        limits_.positions = weights.config().max_position_embeddings;
+        limits_.positions = longest_sequence(weights.config());
         const auto conversations = read_conversations(conversations_, limits_);
         TargetModel<Cpu> model(weights, {layers_});
         Progress progress("capture", static_cast<std::int64_t>(conversations.size()));

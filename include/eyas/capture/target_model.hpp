@@ -37,16 +37,16 @@ struct TargetStates {
     Tensor last;      // [N, D] fp32: the final state after the model's norm, input of the head
 };
 
-/// A frozen Llama in fp32 on any device: computes hidden states, keeps nothing between calls.
-/// Sequences are packed one after another, so that every matrix product runs over all of their
-/// tokens; attention sees one sequence at a time, positions start at 0 in each, nothing is padded.
-/// Weights live as long as the model. One thread drives a model; it may use many inside. Two models
-/// share nothing. A forward that throws leaves the model as it was.
+/// A frozen target (load_target_weights) in fp32 on any device: computes hidden states, keeps
+/// nothing between calls. Sequences are packed one after another, so that every matrix product runs
+/// over all of their tokens; attention sees one sequence at a time, positions start at 0 in each,
+/// nothing is padded. Weights live as long as the model. One thread drives a model; it may use many
+/// inside. Two models share nothing. A forward that throws leaves the model as it was.
 template <Device D>
 class TargetModel {
 public:
-    /// Widens the weights; `from` is not needed afterwards. Throws DataError for a model that is no
-    /// plain Llama, ContractError for a captured layer that does not exist.
+    /// Widens the weights; `from` is not needed afterwards. Throws what load_target_weights throws,
+    /// ContractError for a captured layer that does not exist.
     explicit TargetModel(const HfWeights& from, TargetOptions options = {}, D device = {})
         : device_(std::move(device)),
           config_(from.config()),
@@ -68,7 +68,7 @@ public:
 
     /// Hidden states of packed sequences: `ids` [N] all tokens, `lengths` their split, which must
     /// add up to N. Throws ContractError for lengths that do not, DataError for an id outside the
-    /// vocabulary or a sequence longer than the model's positions.
+    /// vocabulary or a sequence longer than the model's positions or attention window.
     TargetStates forward(std::span<const std::int64_t> ids, std::span<const std::int64_t> lengths) {
         check_input(ids, lengths);
         const auto rows = static_cast<std::int64_t>(ids.size()), width = config_.hidden_size;
@@ -140,11 +140,7 @@ private:
             if (n < 1 || n > static_cast<std::int64_t>(ids.size()) - total)
                 throw ContractError("lengths do not add up to the number of tokens",
                                     "TargetModel::forward", "Give one length per sequence");
-            if (n > config_.max_position_embeddings)
-                throw DataError("a sequence of " + std::to_string(n) + " tokens", "input_ids",
-                                "Cut it to the model's " +
-                                    std::to_string(config_.max_position_embeddings) +
-                                    " positions (--max-len)");
+            check_sequence_length(config_, n);
             total += n;
         }
         if (total != static_cast<std::int64_t>(ids.size()))
@@ -184,19 +180,21 @@ private:
         return a;
     }
 
-    // hidden += output(attention(norm(hidden))); hidden += down(swiglu(gate_up(norm(hidden))))
+    // hidden += output(attention(heads(qkv(norm(hidden))))), heads() being the norms and rotation
+    // of q and k; hidden += down(swiglu(gate_up(norm(hidden))))
     void run_layer(const TargetLayer& w, Activations& a) const {
         norm(data(a.hidden), w.input_norm, data(a.normed), a);
-        multiply(a.normed, w.qkv, a.qkv, false, a);
+        multiply(a.normed, w.qkv, w.qkv_bias, a.qkv, false, a);
+        norm_heads(w, a);
         rotary(device_, data(a.qkv), a.rows, qkv_width(),
                config_.num_attention_heads + config_.num_key_value_heads, config_.head_dim,
                a.angles, 1.f);
         attend(a);
-        multiply(a.context, w.output, a.hidden, true, a);
+        multiply(a.context, w.output, w.output_bias, a.hidden, true, a);
         norm(data(a.hidden), w.post_norm, data(a.normed), a);
-        multiply(a.normed, w.gate_up, a.gate_up, false, a);
+        multiply(a.normed, w.gate_up, w.gate_up_bias, a.gate_up, false, a);
         swiglu(device_, data(a.gate_up), data(a.product), a.rows, config_.intermediate_size);
-        multiply(a.product, w.down, a.hidden, true, a);
+        multiply(a.product, w.down, w.down_bias, a.hidden, true, a);
     }
 
     void attend(Activations& a) const {
@@ -230,11 +228,28 @@ private:
                  static_cast<float>(config_.rms_norm_eps));
     }
 
-    // y = x W^T, or y += x W^T
-    void multiply(const Tensor& x, const Tensor& weight, Tensor& y, bool add,
+    // Each head of q and of k by itself, in place.
+    void norm_heads(const TargetLayer& w, Activations& a) const {
+        if (w.q_norm.empty()) return;
+        const auto heads = config_.num_attention_heads, width = config_.head_dim;
+        for (std::int64_t h = 0; h < heads + config_.num_key_value_heads; ++h) {
+            float* x = data(a.qkv) + h * width;
+            rms_norm(device_, x, qkv_width(), data(h < heads ? w.q_norm : w.k_norm), x, qkv_width(),
+                     a.statistics.data(), a.rows, width, static_cast<float>(config_.rms_norm_eps));
+        }
+    }
+
+    // y = x W^T + bias, or y += x W^T + bias
+    void multiply(const Tensor& x, const Tensor& weight, const Tensor& bias, Tensor& y, bool add,
                   Activations& a) const {
         const auto out = weight.shape()[0], in = weight.shape()[1];
         linear(device_, data(x), in, data(weight), data(y), out, a.rows, in, out, add, a.unused);
+        if (bias.empty()) return;
+        float* to = data(y);
+        const float* from = data(bias);
+        device_.for_each_row(a.rows, [=](std::int64_t r) {
+            for (std::int64_t j = 0; j < out; ++j) to[r * out + j] += from[j];
+        });
     }
 
     void copy_columns(const float* from, float* to, std::int64_t rows, std::int64_t stride) const {
