@@ -36,9 +36,9 @@ private:
         std::filesystem::remove(capture_done_file(out_));
         const HfWeights weights(model_);
         limits_.vocab_size = weights.config().vocab_size;
-        limits_.positions = weights.config().max_position_embeddings;
+        limits_.positions = longest_sequence(weights.config());
         const auto conversations = read_conversations(conversations_, limits_);
-        TargetModel<Cpu> model(weights, {layers_});
+        TargetModel<Cpu> model(weights, {layers_, false});
         Progress progress("capture", static_cast<std::int64_t>(conversations.size()));
         options_.stop = &stop_requested();
         options_.on_progress = [&](const CaptureReport& r) {

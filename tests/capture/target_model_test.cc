@@ -132,7 +132,7 @@ TEST_CASE("bad input is refused before any work", "[capture]") {
     CHECK_THROWS_AS(model_of(llama, DType::BF16, {{-1}}), ContractError);
 }
 
-TEST_CASE("a model that is no plain Llama, or not whole, is refused by name", "[capture]") {
+TEST_CASE("a model that the forward does not know, or not whole, is refused by name", "[capture]") {
     const ScratchDirectory dir;
     const auto refused = [&](const TinyLlama& llama, const Json& config, DType dtype,
                              const std::string& words) {
@@ -146,13 +146,13 @@ TEST_CASE("a model that is no plain Llama, or not whole, is refused by name", "[
         config[key] = std::move(value);
         return config;
     };
-    refused(llama, with("model_type", "qwen2"), DType::BF16, "qwen2");
-    refused(llama, with("attention_bias", true), DType::BF16, "attention_bias");
-    refused(llama, with("mlp_bias", true), DType::BF16, "mlp_bias");
+    refused(llama, with("model_type", "qwen2_moe"), DType::BF16, "qwen2_moe");
+    refused(llama, with("attention_bias", true), DType::BF16, "q_proj.bias");
+    refused(llama, with("mlp_bias", true), DType::BF16, "gate_proj.bias");
     refused(llama, with("rope_scaling", {{"rope_type", "dynamic"}, {"factor", 2.0}}), DType::BF16,
             "dynamic");
     refused(llama, with("vocab_size", 49), DType::BF16, "model.embed_tokens.weight");
     refused(llama, with("tie_word_embeddings", false), DType::BF16, "lm_head.weight");
     refused(llama, with("num_hidden_layers", 7), DType::BF16, "model.layers.6.");
-    refused(llama, llama.config(), DType::F16, "float16");
+    refused(llama, llama.config(), DType::F64, "float64");
 }

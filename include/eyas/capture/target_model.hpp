@@ -56,14 +56,15 @@ struct TargetStates {
 template <Device D>
 class TargetModel {
 public:
-    /// Widens the weights; `from` is not needed afterwards. Throws DataError for a model that this
-    /// forward does not compute, ContractError for a captured layer that does not exist.
+    /// Takes the weights; `from` is not needed afterwards. Throws what load_target_weights throws,
+    /// ContractError for a captured layer that does not exist.
     explicit TargetModel(const HfWeights& from, TargetOptions options = {}, D device = {})
         : device_(std::move(device)),
           config_(from.config()),
           shape_{config_.num_attention_heads, config_.num_key_value_heads, config_.head_dim},
           layers_(options.layers.empty() ? default_capture_layers(config_.num_hidden_layers)
                                          : std::move(options.layers)),
+          narrow_(options.narrow),
           rotary_(config_),
           scratch_(1, shape_, std::numeric_limits<std::int32_t>::max()) {
         for (auto l : layers_)
@@ -91,8 +92,8 @@ public:
 
     /// Hidden states of new rows: `ids` [N], the rows of all sequences behind one another. Keys and
     /// values go to the cache. Throws ContractError for numbers of rows that do not add up to N,
-    /// DataError for an id outside the vocabulary or a position beyond the model's, ResourceError
-    /// when the cache is full; no sequence is longer then.
+    /// DataError for an id outside the vocabulary or a position beyond the model's positions or
+    /// attention window, ResourceError when the cache is full; no sequence is longer then.
     TargetStates forward(std::span<const std::int64_t> ids, std::span<const NewRows> sequences,
                          KvCache& cache) {
         std::int64_t rows = 0;
@@ -107,7 +108,8 @@ public:
 
     /// Hidden states of whole sequences: `ids` [N] all tokens, `lengths` their split, which must
     /// add up to N. Nothing is kept. Throws ContractError for lengths that do not, DataError for an
-    /// id outside the vocabulary or a sequence longer than the model's positions.
+    /// id outside the vocabulary or a sequence longer than the model's positions or attention
+    /// window.
     TargetStates forward(std::span<const std::int64_t> ids, std::span<const std::int64_t> lengths) {
         std::int64_t rows = 0;
         for (auto n : lengths) rows += n < 1 ? std::ssize(ids) + 1 : n;
@@ -167,17 +169,18 @@ private:
     /// The weights in the form that products want; what they were made from goes layer by layer.
     void take(TargetWeights w) {
         fingerprint_ = eyas::fingerprint(w, config_);
-        const auto frozen = [this](Tensor& weight) {
-            FrozenLinear l(device_, std::move(weight));
+        const auto frozen = [this](Tensor& weight, Tensor bias = {}) {
+            FrozenLinear l(device_, std::move(weight), std::move(bias), narrow_);
             row_invariant_ = row_invariant_ && l.row_invariant();
             return l;
         };
-        for (auto& l : w.layers) {
-            Layer mine{std::move(l.input_norm), std::move(l.post_norm), {}, {}, {}, {}, {}, {}};
-            mine.qkv = frozen(l.qkv), mine.output = frozen(l.output);
-            mine.gate_up = frozen(l.gate_up), mine.down = frozen(l.down);
-            weights_.push_back(std::move(mine));
-        }
+        for (auto& l : w.layers)
+            weights_.push_back({std::move(l.input_norm), std::move(l.post_norm),
+                                std::move(l.q_norm), std::move(l.k_norm),
+                                frozen(l.qkv, std::move(l.qkv_bias)),
+                                frozen(l.output, std::move(l.output_bias)),
+                                frozen(l.gate_up, std::move(l.gate_up_bias)),
+                                frozen(l.down, std::move(l.down_bias))});
         Tensor head = w.head.empty() ? Tensor::copy_of(w.embedding.view()) : std::move(w.head);
         head_ = frozen(head);
         embedding_ = narrowed_where_exact(std::move(w.embedding));
@@ -219,11 +222,7 @@ private:
     void begin(std::span<const std::int64_t> ids, const RowPlan& plan) {
         const auto rows = plan.rows();
         const auto last = std::ranges::max(plan.positions());
-        if (last >= config_.max_position_embeddings)
-            throw DataError("a sequence of " + std::to_string(last + 1) + " tokens", "input_ids",
-                            "Cut it to the model's " +
-                                std::to_string(config_.max_position_embeddings) +
-                                " positions (--max-len)");
+        check_sequence_length(config_, last + 1);
         rotary_.reserve(last + 1);
         angles_ = RotaryRows(rotary_, plan.positions(), rows, config_.head_dim, 0);
         const auto resize = [rows](std::vector<float>& v, std::int64_t width) {
@@ -278,7 +277,7 @@ private:
     Tensor embedding_, final_norm_;  // [V, D], [D]
     FrozenLinear head_;
     std::string fingerprint_;
-    bool row_invariant_ = true;
+    bool row_invariant_ = true, narrow_;
     RotaryTable rotary_;
     RotaryRows angles_;
     KvCache scratch_;  // one layer's, of whole sequences

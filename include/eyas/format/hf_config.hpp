@@ -1,4 +1,5 @@
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -43,11 +44,17 @@ struct ModelConfig {
     bool tie_word_embeddings = false;
     bool fc_norm = false;
     bool norm_output = true;
+    std::string model_type = "llama";
+    bool attention_bias = false, mlp_bias = false;  // as read; what they mean depends on model_type
+    // What attention sees of each token where some layer is windowed: that token and the ones
+    // before it, so many in all. Nothing where every layer sees everything.
+    std::optional<std::int64_t> sliding_window;
     Json source = Json::object();  // the whole object as it was read, for export
 };
 
 /// From a parsed config.json. `where` names the file in errors. Throws DataError for missing keys,
-/// sizes that are not positive, heads that do not divide, an unknown activation or rope type.
+/// sizes that are not positive, heads that do not divide, an unknown activation, rope type or type
+/// of layer.
 inline ModelConfig parse_model_config(const Json& json, const std::string& where);
 
 inline ModelConfig read_model_config(const std::filesystem::path& file) {
@@ -103,6 +110,42 @@ inline double parse_rope_theta(const Json& json, double fallback, const std::str
     return older;
 }
 
+/// Whether any layer has an attention window, where the config lists its layers' types; nothing
+/// where it does not.
+inline std::optional<bool> any_sliding_layer(const Json& json, const std::string& where) {
+    if (json.value("layer_types", Json()).is_null()) return std::nullopt;
+    const auto types = required<std::vector<std::string>>(json, "layer_types", where);
+    for (const auto& type : types)
+        if (type != "full_attention" && type != "sliding_attention")
+            throw DataError("layer type '" + type + "' is not supported", where,
+                            "Use a model of full_attention and sliding_attention layers");
+    return std::ranges::find(types, "sliding_attention") != types.end();
+}
+
+/// ModelConfig::sliding_window, by each model type's rules and defaults for absent keys. Mistral
+/// has one in every layer, unless it is null; Qwen in the layers from max_window_layers on, or that
+/// layer_types lists, and only where use_sliding_window is true; others ignore the keys.
+inline std::optional<std::int64_t> parse_sliding_window(const Json& json, const ModelConfig& c,
+                                                        const std::string& where) {
+    const auto listed = any_sliding_layer(json, where);
+    const bool qwen = c.model_type == "qwen2" || c.model_type == "qwen3";
+    if (!qwen && c.model_type != "mistral") return std::nullopt;
+    if (qwen) {
+        const bool used = optional<bool>(json, "use_sliding_window", false, where);
+        const auto first = optional<std::int64_t>(json, "max_window_layers", 28, where);
+        if (listed.value_or(false) && !used)
+            throw DataError("layer_types has sliding_attention, use_sliding_window is false", where,
+                            "Make them agree");
+        if (!used || !listed.value_or(first < c.num_hidden_layers)) return std::nullopt;
+    }
+    if (json.contains("sliding_window") && json.at("sliding_window").is_null()) return std::nullopt;
+    const auto window = optional<std::int64_t>(json, "sliding_window", 4096, where);
+    if (window < 1)
+        throw DataError("sliding_window is " + std::to_string(window), where,
+                        "Write null or a positive number of tokens");
+    return window;
+}
+
 inline void check_model_config(const ModelConfig& c, const std::string& where) {
     const auto positive = [&](std::int64_t v, const char* key) {
         if (v <= 0 || v > (std::int64_t{1} << 31))
@@ -131,6 +174,7 @@ inline void check_model_config(const ModelConfig& c, const std::string& where) {
 
 inline ModelConfig parse_model_config(const Json& json, const std::string& where) {
     ModelConfig c;
+    c.model_type = optional<std::string>(json, "model_type", c.model_type, where);
     const auto size = [&](const char* key) { return required<std::int64_t>(json, key, where); };
     const auto size_or = [&](const char* key, std::int64_t d) {
         return optional<std::int64_t>(json, key, d, where);
@@ -140,8 +184,8 @@ inline ModelConfig parse_model_config(const Json& json, const std::string& where
     c.num_hidden_layers = size_or("num_hidden_layers", 1);
     c.num_attention_heads = size("num_attention_heads");
     c.num_key_value_heads = size_or("num_key_value_heads", c.num_attention_heads);
-    c.head_dim =
-        size_or("head_dim", c.num_attention_heads > 0 ? c.hidden_size / c.num_attention_heads : 0);
+    const auto quotient = c.num_attention_heads > 0 ? c.hidden_size / c.num_attention_heads : 0;
+    c.head_dim = size_or("head_dim", c.model_type == "qwen3" ? 128 : quotient);
     c.vocab_size = size("vocab_size");
     c.draft_vocab_size = size_or("draft_vocab_size", c.vocab_size);
     c.target_hidden_size = size_or("target_hidden_size", c.hidden_size);
@@ -153,6 +197,9 @@ inline ModelConfig parse_model_config(const Json& json, const std::string& where
     c.tie_word_embeddings = optional<bool>(json, "tie_word_embeddings", false, where);
     c.fc_norm = optional<bool>(json, "fc_norm", false, where);
     c.norm_output = optional<bool>(json, "norm_output", true, where);
+    c.attention_bias = optional<bool>(json, "attention_bias", false, where);
+    c.mlp_bias = optional<bool>(json, "mlp_bias", false, where);
+    c.sliding_window = detail::parse_sliding_window(json, c, where);
     c.source = json;
     const auto act = optional<std::string>(json, "hidden_act", "silu", where);
     if (act != "silu")

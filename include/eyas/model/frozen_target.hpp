@@ -10,7 +10,7 @@ namespace eyas {
 /// The two tensors of the target that training needs, neither of them trained. The views live as
 /// long as whoever made them says; Eagle3 copies what it keeps.
 struct FrozenTarget {
-    TensorView embed_tokens;  // [V, D] float32 or bfloat16
+    TensorView embed_tokens;  // [V, D] float32, bfloat16 or float16
     TensorView lm_head;       // [V, Dt]
 
     /// From a Hugging Face model directory; a tied head is the embedding. `weights` must outlive
