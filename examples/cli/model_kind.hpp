@@ -1,4 +1,5 @@
 #pragma once
+#include <concepts>
 #include <string>
 
 #include "eyas/core/error.hpp"
@@ -22,6 +23,15 @@ auto with_precision_on(const std::string& precision, const F& f) {
                                    : f(ModelKind<Eagle3<D, F32>>());
 }
 }  // namespace detail
+
+/// The device of a draft; of GPUs the one with this number.
+template <class D>
+D device_at([[maybe_unused]] int gpu) {
+    if constexpr (std::constructible_from<D, int>)
+        return D(gpu);
+    else
+        return D();
+}
 
 /// Calls f(ModelKind<M>()) for the draft that options name: `device` cpu or cuda, `precision`
 /// float32 or bfloat16. Throws ContractError for a device that this program was built without.

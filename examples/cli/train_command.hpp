@@ -28,7 +28,8 @@ public:
               "Several processes train one draft, each on its share of the samples, where RANK, "
               "WORLD_SIZE, MASTER_ADDR and MASTER_PORT say so (torchrun, or set by hand), or "
               "mpirun "
-              "or srun started them; --out is a directory that all of them see. Another number of "
+              "or srun started them, with --device cuda on a GPU each; --out is a directory that "
+              "all of them see. Another number of "
               "processes may go on where they stopped, with as many samples a step in all") {
         a_.declare(app_);
     }
@@ -36,6 +37,7 @@ public:
 private:
     OrderedJson run() override {
         raise_open_files();
+        const TrainingGroup::Leave leave(group_);
         join_others();
         if (!a_.follow && !a_.manifest.empty() && a_.wait > 0 && !wait_for_producer()) return {};
         if (a_.store.consume_once && a_.options.loader.packed() && !a_.options.loader.drop_last &&
@@ -72,13 +74,17 @@ private:
 
     /// Only rank 0 speaks; what goes wrong is said by all.
     void join_others() {
-        group_.join(std::chrono::seconds(a_.peer_timeout));
+        group_.join(std::chrono::seconds(a_.peer_timeout), a_.draft.device);
+        a_.draft.gpu = group_.gpu();
         const auto me = group_.member();
         is_root_ = me.is_root();
         a_.options.loader.rank = me.rank();
         a_.options.loader.world = me.world();
         if (!is_root_ && !std::freopen("/dev/null", "w", stdout))
             eyas::detail::throw_errno("cannot open", "/dev/null");
+        if (me.world() > 1 && a_.draft.device == "cuda")
+            std::printf("%d processes on a GPU each, joined by NCCL; rank 0 is on GPU %d\n",
+                        me.world(), group_.gpu());
     }
 
     /// What must not differ between ranks: the options but those of this process or machine, the
@@ -178,6 +184,7 @@ private:
         auto result =
             TrainingRun(a_, group_, held_out, configuration(), plan_)(store, samples, count, model);
         if (trace) trace->close();
+        group_.member().barrier();  // who leaves earlier is lost to those in a call
         result["ledger"] = {};
         if (ledger) {
             const auto s = ledger->summary();

@@ -84,6 +84,14 @@ public:
                                "cudaMemsetAsync");
     }
 
+    /// GPUs that this process sees. None where CUDA does not work: making a Cuda tells why.
+    static int count() noexcept {
+        int n = 0;
+        const auto status = cudaGetDeviceCount(&n);
+        detail::ignored(status);
+        return status == cudaSuccess ? n : 0;
+    }
+
     /// How far the work has come: other streams of this GPU can be held back until then.
     CudaMark mark() const { return CudaMark(context_->stream()); }
     int ordinal() const { return context_->ordinal(); }
