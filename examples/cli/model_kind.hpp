@@ -1,12 +1,15 @@
 #pragma once
 #include <concepts>
+#include <memory>
 #include <string>
 
 #include "eyas/core/error.hpp"
+#include "eyas/core/span.hpp"
 #include "eyas/device/cpu.hpp"
 #include "eyas/model/eagle3.hpp"
 #ifdef EYAS_CLI_CUDA
 #include "eyas/device/cuda.cuh"
+#include "eyas/device/cuda_ranges.cuh"
 #include "eyas/ops/block/all.hpp"
 #endif
 
@@ -44,6 +47,14 @@ auto with_model_kind(const std::string& device, const std::string& precision, co
     throw ContractError("this eyas was built without CUDA", "--device " + device,
                         "Use eyas-cuda (bazel build //examples/cli:eyas-cuda)");
 #endif
+}
+
+/// What shows the stages of a training in the device's profiler; null where it has none.
+inline std::unique_ptr<SpanListener> profiler_ranges([[maybe_unused]] const std::string& device) {
+#ifdef EYAS_CLI_CUDA
+    if (device == "cuda") return std::make_unique<CudaRanges>();
+#endif
+    return nullptr;
 }
 
 }  // namespace eyas::cli

@@ -12,6 +12,7 @@
 #include "eyas/core/open_files.hpp"
 #include "eyas/ingest/handshake.hpp"
 #include "eyas/ledger/ledger.hpp"
+#include "eyas/trainer/trace.hpp"
 #include "group.hpp"
 #include "plan_training.hpp"
 #include "train_arguments.hpp"
@@ -168,9 +169,7 @@ private:
         auto name = path.stem();
         if (rank > 0) name += "-rank-" + std::to_string(rank);
         name += path.extension();
-        auto trace = std::make_unique<TraceRecorder>(path.parent_path() / name, rank);
-        a_.options.trainer.trace = trace.get();
-        return trace;
+        return std::make_unique<TraceRecorder>(path.parent_path() / name, rank);
     }
 
     /// `samples`: a manifest or a stream; `count`: how many there are, in words.
@@ -180,7 +179,12 @@ private:
         require_agreement(samples, held_out);
         group_.share_weights(model);
         const auto ledger = open_ledger(samples);
+        const auto ranges = profiler_ranges(a_.draft.device);
         const auto trace = open_trace();
+        SpanListeners listeners;
+        if (ranges) listeners.add(*ranges);
+        if (trace) listeners.add(*trace);
+        a_.options.trainer.trace = &listeners;
         auto result =
             TrainingRun(a_, group_, held_out, configuration(), plan_)(store, samples, count, model);
         if (trace) trace->close();
