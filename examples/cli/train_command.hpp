@@ -14,6 +14,7 @@
 #include "eyas/ledger/ledger.hpp"
 #include "eyas/trainer/trace.hpp"
 #include "group.hpp"
+#include "placement.hpp"
 #include "plan_training.hpp"
 #include "train_arguments.hpp"
 #include "training_run.hpp"
@@ -94,9 +95,10 @@ private:
     void require_agreement(const Samples& samples, const HeldOut& held_out) const {
         if (group_.member().world() == 1) return;
         auto mine = configuration();
-        for (const char* own : {"target", "draft-config", "vocab-map", "init", "store", "manifest",
-                                "wait", "eval-features", "watchdog", "out", "peer-timeout", "trace",
-                                "prefetch", "prefetch-threads", "memory-budget", "ring-bytes"})
+        for (const char* own :
+             {"target", "draft-config", "vocab-map", "init", "store", "manifest", "wait",
+              "eval-features", "watchdog", "out", "peer-timeout", "trace", "prefetch",
+              "prefetch-threads", "memory-budget", "ring-bytes", "no-verify"})
             mine.erase(own);
         mine["samples"] = data_identity(samples, a_.options.loader).dump();
         mine["held-out samples"] = held_out.identity();
@@ -178,6 +180,8 @@ private:
         const HeldOut held_out(a_.held_out, a_.options.loader);
         require_agreement(samples, held_out);
         group_.share_weights(model);
+        const auto room = room_for_states(model.device(), store, samples);
+        a_.options.loader.states = room.get();
         const auto ledger = open_ledger(samples);
         const auto ranges = profiler_ranges(a_.draft.device);
         const auto trace = open_trace();

@@ -59,11 +59,15 @@ public:
 
     MemoryResource* memory() const { return &context_->memory(); }
     /// Pageable memory has been read when it returns; large arrays are carried while the work
-    /// before goes on (CudaUploads). For pinned memory it waits.
+    /// before goes on (CudaUploads). For pinned memory, and a GPU's, it waits.
     void upload(const void* from, void* to, std::size_t bytes) const {
         if (bytes == 0) return;
         cudaPointerAttributes of{};
         detail::check_cuda(cudaPointerGetAttributes(&of, from), "cudaPointerGetAttributes");
+        if (of.type == cudaMemoryTypeDevice) {  // states that a transport brought to the GPU
+            copy(from, to, bytes);
+            return synchronize();
+        }
         const bool pageable = of.type == cudaMemoryTypeUnregistered;
         if (pageable && bytes >= detail::CudaUploads::least_bytes)
             return context_->uploads().upload(from, to, bytes);
