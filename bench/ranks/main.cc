@@ -18,6 +18,7 @@
 #include "bench/trainer/shape.hpp"
 #include "eyas/collective/gloo.hpp"
 #include "eyas/model/eagle3.hpp"
+#include "eyas/trainer/trace.hpp"
 #include "eyas/trainer/trainer.hpp"
 
 namespace {

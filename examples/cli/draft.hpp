@@ -17,6 +17,7 @@ struct DraftArguments {
                                            activations = "keep";
     Eagle3Options model;
     std::uint64_t seed = 0;
+    int gpu = 0;  // which, of device cuda
 
     /// `whole` false: config and map may also come from a checkpoint.
     void declare(CLI::App& app, bool whole) {
@@ -48,7 +49,9 @@ struct DraftArguments {
         app.add_option("--precision", precision, "float32 or bfloat16")
             ->capture_default_str()
             ->check(CLI::IsMember({"float32", "bfloat16"}));
-        app.add_option("--device", device, "cpu, or cuda: the first GPU that CUDA shows")
+        app.add_option("--device", device,
+                       "cpu, or cuda: the first GPU that CUDA shows, or of several processes a GPU "
+                       "each: the one that LOCAL_RANK numbers")
             ->capture_default_str()
             ->check(CLI::IsMember({"cpu", "cuda"}));
         app.add_option("--seed", seed, "initial weights and order of samples")
@@ -68,7 +71,7 @@ struct DraftArguments {
                            bool checkpoint_copy, std::int64_t rank, std::int64_t world) const {
         return with_model_kind(device, precision, [&]<class M>(ModelKind<M>) {
             return eyas::memory_plan<M>(c, options(), rows, ring_bytes, checkpoint_copy, rank,
-                                        world);
+                                        world, device_at<typename M::DeviceType>(gpu));
         });
     }
 
@@ -80,7 +83,8 @@ struct DraftArguments {
             std::optional<M> m;
             {
                 const HfWeights weights(target);  // let go when the model has its copy
-                m.emplace(c, options(), map, FrozenTarget::of(weights), seed);
+                m.emplace(c, options(), map, FrozenTarget::of(weights), seed,
+                          device_at<typename M::DeviceType>(gpu));
             }
             return f(*m);
         });

@@ -26,10 +26,11 @@ namespace eyas::cli {
 /// could see it, but in the environment.
 struct StoreArguments {
     std::string uri;
-    bool consume_once = false;
+    bool consume_once = false, verify = true;
     StorePolicy policy() const {
         StorePolicy p;
         p.retain_on_release = !consume_once;
+        p.verify_checksums = verify;
         if (const char* token = std::getenv("DISAGG_AUTH_TOKEN")) p.auth_token = token;
         return p;
     }

@@ -80,6 +80,10 @@ private:
                        "seconds to wait for the producer's MANIFEST.done; with --follow, for a "
                        "new sample, and 0 for ever")
             ->capture_default_str();
+        app.add_flag("!--no-verify", store.verify,
+                     "do not compare checksums of what is read; with --device cuda, from a pool "
+                     "over eyas+ucx:// with same_host=0, states then go straight into GPU memory, "
+                     "where UCX has transports to it");
         app.add_flag("--consume-once", store.consume_once,
                      "free each sample when a checkpoint contains its training for good");
     }

@@ -12,7 +12,9 @@
 #include "eyas/core/open_files.hpp"
 #include "eyas/ingest/handshake.hpp"
 #include "eyas/ledger/ledger.hpp"
+#include "eyas/trainer/trace.hpp"
 #include "group.hpp"
+#include "placement.hpp"
 #include "plan_training.hpp"
 #include "train_arguments.hpp"
 #include "training_run.hpp"
@@ -28,7 +30,8 @@ public:
               "Several processes train one draft, each on its share of the samples, where RANK, "
               "WORLD_SIZE, MASTER_ADDR and MASTER_PORT say so (torchrun, or set by hand), or "
               "mpirun "
-              "or srun started them; --out is a directory that all of them see. Another number of "
+              "or srun started them, with --device cuda on a GPU each; --out is a directory that "
+              "all of them see. Another number of "
               "processes may go on where they stopped, with as many samples a step in all") {
         a_.declare(app_);
     }
@@ -36,6 +39,7 @@ public:
 private:
     OrderedJson run() override {
         raise_open_files();
+        const TrainingGroup::Leave leave(group_);
         join_others();
         if (!a_.follow && !a_.manifest.empty() && a_.wait > 0 && !wait_for_producer()) return {};
         if (a_.store.consume_once && a_.options.loader.packed() && !a_.options.loader.drop_last &&
@@ -72,13 +76,17 @@ private:
 
     /// Only rank 0 speaks; what goes wrong is said by all.
     void join_others() {
-        group_.join(std::chrono::seconds(a_.peer_timeout));
+        group_.join(std::chrono::seconds(a_.peer_timeout), a_.draft.device);
+        a_.draft.gpu = group_.gpu();
         const auto me = group_.member();
         is_root_ = me.is_root();
         a_.options.loader.rank = me.rank();
         a_.options.loader.world = me.world();
         if (!is_root_ && !std::freopen("/dev/null", "w", stdout))
             eyas::detail::throw_errno("cannot open", "/dev/null");
+        if (me.world() > 1 && a_.draft.device == "cuda")
+            std::printf("%d processes on a GPU each, joined by NCCL; rank 0 is on GPU %d\n",
+                        me.world(), group_.gpu());
     }
 
     /// What must not differ between ranks: the options but those of this process or machine, the
@@ -87,9 +95,10 @@ private:
     void require_agreement(const Samples& samples, const HeldOut& held_out) const {
         if (group_.member().world() == 1) return;
         auto mine = configuration();
-        for (const char* own : {"target", "draft-config", "vocab-map", "init", "store", "manifest",
-                                "wait", "eval-features", "watchdog", "out", "peer-timeout", "trace",
-                                "prefetch", "prefetch-threads", "memory-budget", "ring-bytes"})
+        for (const char* own :
+             {"target", "draft-config", "vocab-map", "init", "store", "manifest", "wait",
+              "eval-features", "watchdog", "out", "peer-timeout", "trace", "prefetch",
+              "prefetch-threads", "memory-budget", "ring-bytes", "no-verify"})
             mine.erase(own);
         mine["samples"] = data_identity(samples, a_.options.loader).dump();
         mine["held-out samples"] = held_out.identity();
@@ -162,9 +171,7 @@ private:
         auto name = path.stem();
         if (rank > 0) name += "-rank-" + std::to_string(rank);
         name += path.extension();
-        auto trace = std::make_unique<TraceRecorder>(path.parent_path() / name, rank);
-        a_.options.trainer.trace = trace.get();
-        return trace;
+        return std::make_unique<TraceRecorder>(path.parent_path() / name, rank);
     }
 
     /// `samples`: a manifest or a stream; `count`: how many there are, in words.
@@ -173,11 +180,19 @@ private:
         const HeldOut held_out(a_.held_out, a_.options.loader, a_.held_out_draft, a_.draft.target);
         require_agreement(samples, held_out);
         group_.share_weights(model);
+        const auto room = room_for_states(model.device(), store, samples);
+        a_.options.loader.states = room.get();
         const auto ledger = open_ledger(samples);
+        const auto ranges = profiler_ranges(a_.draft.device);
         const auto trace = open_trace();
+        SpanListeners listeners;
+        if (ranges) listeners.add(*ranges);
+        if (trace) listeners.add(*trace);
+        a_.options.trainer.trace = &listeners;
         auto result =
             TrainingRun(a_, group_, held_out, configuration(), plan_)(store, samples, count, model);
         if (trace) trace->close();
+        group_.member().barrier();  // who leaves earlier is lost to those in a call
         result["ledger"] = {};
         if (ledger) {
             const auto s = ledger->summary();

@@ -35,5 +35,6 @@
 #include "eyas/store/store.hpp"
 #include "eyas/store/uri.hpp"
 #include "eyas/trainer/memory_plan.hpp"
+#include "eyas/trainer/trace.hpp"
 #include "eyas/trainer/trainer.hpp"
 #include "eyas/trainer/watchdog.hpp"

@@ -79,6 +79,41 @@ TEST_CASE("train --device cuda: the CPU's training but for rounding, stopped and
     CHECK(there.at("samples") == here.at("samples"));
 }
 
+TEST_CASE(
+    "what comes from a pool is copied through the host where UCX reaches no GPU; that is said") {
+    const TinyJob job;
+    job.capture();
+    CHECK_THAT(on_cuda(job, job.train("near", job.colocated()))->output(),
+               Contains("features: through pinned host memory (this store's bytes are in the "
+                        "host's memory)"));
+    const std::map<std::string, std::string> reasons{
+        {"ucx", "UCX of this machine has no cuda transports"},
+        {"tcp", "sockets write to the host's memory alone; eyas+ucx:// may do more"}};
+    for (const auto& [transport, why] : reasons) {
+        const auto pool = job.start({"serve", "--store", "memory:pool", "--listen",
+                                     "eyas+" + transport + "://127.0.0.1:0"});
+        pool->await(" on eyas+");
+        pool->await("\n");
+        const auto said = pool->output();
+        const auto at = said.find(" on ") + 4;
+        const auto address = said.substr(at, said.find('\n', at) - at);
+        job.run({"ingest", "--features", job.path("features"), "--store", address, "--manifest",
+                 job.path("manifest.json")});
+        for (const char* verify : {"", "--no-verify"}) {
+            const auto out = transport + verify;
+            auto words = job.train(out, {"--store", address + "?same_host=0", "--manifest",
+                                         job.path("manifest.json")});
+            if (*verify) words.emplace_back(verify);
+            CHECK_THAT(on_cuda(job, words)->output(),
+                       Contains("features: through pinned host memory (" + why + ")"));
+            CHECK_THAT(job.run({"compare", job.path(out), job.path("near")})->output(),
+                       Contains("identical"));
+        }
+        pool->signal(SIGTERM);
+        CHECK(pool->wait() == 0);
+    }
+}
+
 TEST_CASE("without a GPU, or without CUDA in the program, that is said, and nothing is written") {
     const TinyJob job;
     job.capture();

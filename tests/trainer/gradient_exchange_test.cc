@@ -1,6 +1,7 @@
 // Gradients are exchanged while the model computes others.
 #include <future>
 
+#include "eyas/trainer/trace.hpp"
 #include "tests/trainer/collective_training.hpp"
 
 using namespace eyas;

@@ -8,7 +8,6 @@
 
 using namespace eyas;
 using Lane = TraceRecorder::Lane;
-using Span = TraceRecorder::Span;
 
 namespace {
 std::vector<Json> spans_in(const Json& trace) {

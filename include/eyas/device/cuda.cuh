@@ -59,11 +59,15 @@ public:
 
     MemoryResource* memory() const { return &context_->memory(); }
     /// Pageable memory has been read when it returns; large arrays are carried while the work
-    /// before goes on (CudaUploads). For pinned memory it waits.
+    /// before goes on (CudaUploads). For pinned memory, and a GPU's, it waits.
     void upload(const void* from, void* to, std::size_t bytes) const {
         if (bytes == 0) return;
         cudaPointerAttributes of{};
         detail::check_cuda(cudaPointerGetAttributes(&of, from), "cudaPointerGetAttributes");
+        if (of.type == cudaMemoryTypeDevice) {  // states that a transport brought to the GPU
+            copy(from, to, bytes);
+            return synchronize();
+        }
         const bool pageable = of.type == cudaMemoryTypeUnregistered;
         if (pageable && bytes >= detail::CudaUploads::least_bytes)
             return context_->uploads().upload(from, to, bytes);
@@ -82,6 +86,14 @@ public:
         if (bytes > 0)
             detail::check_cuda(cudaMemsetAsync(to, 0, bytes, context_->stream()),
                                "cudaMemsetAsync");
+    }
+
+    /// GPUs that this process sees. None where CUDA does not work: making a Cuda tells why.
+    static int count() noexcept {
+        int n = 0;
+        const auto status = cudaGetDeviceCount(&n);
+        detail::ignored(status);
+        return status == cudaSuccess ? n : 0;
     }
 
     /// How far the work has come: other streams of this GPU can be held back until then.

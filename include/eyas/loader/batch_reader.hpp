@@ -14,6 +14,7 @@
 #include "eyas/loader/sample_rows.hpp"
 #include "eyas/loader/source.hpp"
 #include "eyas/sample/feature_layout.hpp"
+#include "eyas/store/remote_read.hpp"
 
 namespace eyas::detail {
 
@@ -49,6 +50,7 @@ public:
     /// sample.
     bool read(const BatchRefs& chosen, LeasedBatch<S>& into, const std::atomic<bool>& stop) {
         const auto& refs = chosen.refs;
+        if (auto* room = into.arena.room()) room->enter();
         into.leases.clear();
         into.leases.reserve(refs.size());
         samples_.clear();
@@ -59,11 +61,13 @@ public:
         const auto tokens = find_places(chosen.rows);
         into.arena.lay_out(chosen.rows.back() + 1, tokens, samples_[0].layout.width,
                            samples_[0].layout.dtype, packed_);
-        read_whole(refs, into);
+        for (std::size_t i = 0; i < refs.size(); ++i)
+            samples_[i].straight = goes_straight(samples_[i], into, i);
+        read_straight(refs, into);
         for (std::size_t i = 0; i < refs.size(); ++i) {
             if (stop) return false;
             const auto& s = samples_[i];
-            if (!whole(s)) guarded(*refs[i], [&] { fill_cut(i, into); });
+            if (!s.straight) guarded(*refs[i], [&] { fill_by_scratch(i, into); });
             into.arena.finish_sample(s.row, cut(s.layout), refs[i]->sample_id, s.first);
             if (i + 1 == refs.size() || samples_[i + 1].row != s.row)
                 into.arena.finish_row(s.row, s.first + cut(s.layout));
@@ -77,6 +81,7 @@ private:
         std::span<const FeatureSpec> specs;
         std::vector<FeatureSpec> found = {};  // where the ref has no specs: from the data
         std::int64_t row = 0, first = 0;      // of the batch, and the token in it: its place
+        bool straight = false;                // read to its place, not through scratch memory
     };
 
     std::int64_t cut(const FeatureLayout& l) const { return std::min(l.rows, max_len_); }
@@ -117,15 +122,22 @@ private:
         check_same_width(samples_.back().layout, samples_.front().layout, "features");
     }
 
-    bool whole(const Sample& s) const { return s.layout.rows <= max_len_; }
+    // Samples that are not cut; to a device, those that the transport brings there.
+    bool goes_straight(const Sample& s, const LeasedBatch<S>& into, std::size_t i) const {
+        if (s.layout.rows > max_len_) return false;
+        if (!into.arena.room()) return true;
+        if constexpr (requires { is_elsewhere(store_.stored(into.leases[i])); })
+            return is_elsewhere(store_.stored(into.leases[i]));
+        return false;
+    }
 
-    // Samples that are not cut go straight to their place, all of a batch at once.
-    void read_whole(std::span<const SampleRef* const> refs, LeasedBatch<S>& into) {
+    // All of a batch at once.
+    void read_straight(std::span<const SampleRef* const> refs, LeasedBatch<S>& into) {
         places_.resize(std::max(places_.size(), refs.size()));
         std::vector<typename S::ReadRequest> requests;
         std::vector<const SampleRef*> whose;
         for (std::size_t b = 0; b < refs.size(); ++b) {
-            if (!whole(samples_[b])) continue;
+            if (!samples_[b].straight) continue;
             places_[b].clear();
             for (const auto name : feature::all) {
                 const auto& spec = named_spec(samples_[b].specs, name, "features");
@@ -141,8 +153,8 @@ private:
             if (status[i]) guarded(*whose[i], [&] { std::rethrow_exception(status[i]); });
     }
 
-    // Longer ones go through scratch memory.
-    void fill_cut(std::size_t b, LeasedBatch<S>& into) {
+    // What is cut, or has bytes here that belong to a device.
+    void fill_by_scratch(std::size_t b, LeasedBatch<S>& into) {
         const auto& s = samples_[b];
         std::byte* spare = scratch(s.specs);
         for (auto& buffer : buffers_) {
@@ -152,8 +164,8 @@ private:
         }
         store_.read_into(into.leases[b], buffers_);
         for (const auto& buffer : buffers_) {
-            const auto to = into.arena.place(buffer.name, s.row, max_len_, s.first);
-            std::memcpy(to.data, buffer.buffer.data, to.size_bytes());
+            into.arena.copy(buffer.buffer.data,
+                            into.arena.place(buffer.name, s.row, cut(s.layout), s.first));
         }
     }
 

@@ -8,6 +8,7 @@
 #include <tuple>
 #include <vector>
 
+#include "eyas/core/memory_resource.hpp"
 #include "eyas/core/tensor.hpp"
 #include "eyas/loader/batch.hpp"
 #include "eyas/sample/feature_layout.hpp"
@@ -23,6 +24,10 @@ public:
     BatchArena() = default;
     /// Uses this memory only, which must outlive the arena.
     explicit BatchArena(std::span<std::byte> memory) : given_(memory) {}
+    /// The same, with the states in `states`, as much memory of `room`, which the host does not
+    /// touch.
+    BatchArena(std::span<std::byte> memory, std::span<std::byte> states, DeviceRoom& room)
+        : given_(memory), states_(states), room_(&room) {}
 
     /// What a batch needs.
     static std::uint64_t bytes_for(std::int64_t rows, std::int64_t tokens, std::int64_t width,
@@ -40,8 +45,9 @@ public:
                  bool packed = false) {
         auto views = shapes(rows, tokens, width, dtype, packed);
         std::byte* at = memory(bytes_for(rows, tokens, width, dtype, packed));
+        std::byte* const begin = at;
         for (auto& v : views) {
-            v.data = at;
+            v.data = room_ && is_state(v) ? states_.data() + (at - begin) : at;
             at += rounded(v.size_bytes());
         }
         std::tie(batch_.input_ids, batch_.attention_mask, batch_.loss_mask, batch_.hidden_state,
@@ -79,9 +85,23 @@ public:
         mark(b, used, tokens, 0);
         for (const auto name : feature::all) {
             const auto pad = place(name, b, tokens - used, used);
-            if (used < tokens) std::memset(pad.data, 0, pad.size_bytes());
+            if (used == tokens) continue;
+            if (room_ && is_state(pad))
+                room_->zero(pad.data, pad.size_bytes());
+            else
+                std::memset(pad.data, 0, pad.size_bytes());
         }
     }
+
+    /// Fills a place from the host's memory.
+    void copy(const std::byte* from, const MutableTensorView& to) {
+        if (room_ && is_state(to))
+            room_->copy_in(from, to.data, to.size_bytes());
+        else
+            std::memcpy(to.data, from, to.size_bytes());
+    }
+    /// Where states lie, if not in the host's memory.
+    DeviceRoom* room() const { return room_; }
 
     const Batch& batch() const { return batch_; }
 
@@ -97,6 +117,8 @@ private:
                  {nullptr, dtype, {rows, tokens, width}},
                  {nullptr, DType::I64, packed ? row : Shape{0}}}};
     }
+
+    static bool is_state(const TensorView& v) { return v.shape.rank() == 3; }
 
     // Tokens [begin, end) of row b are one document, attended or not.
     void mark(std::int64_t b, std::int64_t begin, std::int64_t end, std::int64_t attended) {
@@ -140,7 +162,8 @@ private:
                             "Use the names in eyas::feature");
     }
 
-    std::span<std::byte> given_;
+    std::span<std::byte> given_, states_;
+    DeviceRoom* room_ = nullptr;
     Tensor own_;  // bytes only; its shape is the capacity
     Batch batch_;
 };

@@ -177,7 +177,9 @@ private:
                                     static_cast<std::size_t>(options.prefetch) + 1)),
           ring_(static_cast<std::size_t>(options.prefetch) + 1),
           acknowledged_{std::max<std::int64_t>(options.epochs - 1, 0), 0} {
-        if (!memory_.empty()) {
+        if (options_.states) {
+            place_states(*options_.states);
+        } else if (!memory_.empty()) {
             for (std::size_t i = 0; i < ring_.size(); ++i)
                 ring_.slot(i).batch.arena = BatchArena(memory_.slot(i));
             if constexpr (requires { store.register_region(memory_.bytes()); })
@@ -186,6 +188,21 @@ private:
         }
         for (std::int64_t i = 0; i < std::min(options_.threads, options_.prefetch + 1); ++i)
             readers_.push_back(std::make_unique<Reader>(store, options_));
+    }
+
+    void place_states(DeviceRoom& room) {
+        if constexpr (requires { store_.register_region(memory_.bytes(), room); }) {
+            detail::check_states(store_, memory_);
+            states_ = detail::StatesRing(memory_, room);
+            for (std::size_t i = 0; i < ring_.size(); ++i)
+                ring_.slot(i).batch.arena = BatchArena(memory_.slot(i), states_.slot(i), room);
+            registration_ =
+                std::make_shared<decltype(store_.register_region(memory_.bytes(), room))>(
+                    store_.register_region(states_.bytes(), room));
+        } else {
+            throw ContractError("this store does not read into memory of a device",
+                                "LoaderOptions::states", "Ask why_not_into() before");
+        }
     }
 
     LoaderPosition end() const { return {options_.epochs, 0}; }
@@ -261,7 +278,8 @@ private:
     std::int64_t batches_;
     S& store_;
     detail::RingMemory memory_;           // of the batches in ring_
-    std::shared_ptr<void> registration_;  // of memory_, goes before it
+    detail::StatesRing states_;           // the same of a device, where states lie there
+    std::shared_ptr<void> registration_;  // of what the store reads into, goes before it
     std::vector<std::unique_ptr<Reader>> readers_;
     detail::PrefetchRing<Slot> ring_;
     Slot* current_ = nullptr;

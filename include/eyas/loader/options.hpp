@@ -5,6 +5,7 @@
 #include <string>
 
 #include "eyas/core/error.hpp"
+#include "eyas/core/memory_resource.hpp"
 #include "eyas/loader/acknowledgement.hpp"
 #include "eyas/sample/feature_layout.hpp"
 #include "eyas/sample/manifest.hpp"
@@ -28,6 +29,9 @@ struct LoaderOptions {
     std::int64_t threads = 1;     // that read ahead, each a batch of its own
     std::int64_t ring_bytes = 0;  // memory of all prefetch + 1 batches; 0: what the largest need
     std::int64_t epochs = 1;
+    // Where the states of batches lie: memory of a device, which the store reads into where
+    // why_not_into(store, ...) is empty; it outlives the loader. Null: with the rest, the host's.
+    DeviceRoom* states = nullptr;
     AcknowledgementSink* acknowledgements = nullptr;  // told by acknowledge(); outlives the loader
 
     bool packed() const { return pack_tokens > 0; }
@@ -49,6 +53,7 @@ inline LoaderOptions held_out_options(LoaderOptions o) {
     o.max_len = o.longest_sample();
     o.pack_tokens = 0;
     o.acknowledgements = nullptr;
+    o.states = nullptr;
     return o;
 }
 

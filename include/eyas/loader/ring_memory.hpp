@@ -47,6 +47,40 @@ private:
     std::size_t size_ = 0, slot_bytes_ = 0;
 };
 
+/// A loader's ring of states in memory of a device; as large as the one of the host, whose pages
+/// for states are never touched then.
+class StatesRing {
+public:
+    StatesRing() = default;
+    StatesRing(const RingMemory& host, DeviceRoom& room)
+        : memory_(DType::U8, {static_cast<std::int64_t>(host.bytes().size())}, &room),
+          slot_bytes_(host.slot(0).size()) {}
+
+    std::span<std::byte> bytes() { return memory_.mutable_view().bytes(); }
+    std::span<std::byte> slot(std::size_t i) {
+        return bytes().subspan(i * slot_bytes_, slot_bytes_);
+    }
+
+private:
+    Tensor memory_;
+    std::size_t slot_bytes_ = 0;
+};
+
+/// Throws ContractError where states cannot lie in memory of a device, though the store reads into
+/// that: a ring without a size, or checksums that the host would compare there.
+template <class S>
+void check_states(const S& store, const RingMemory& host) {
+    if (host.empty())
+        throw ContractError("states in memory of a device, in a ring of unknown size",
+                            "LoaderOptions::ring_bytes", "Say how large it is");
+    if constexpr (requires { store.policy().verify_checksums; })
+        if (store.policy().verify_checksums)
+            throw ContractError("the host cannot verify checksums in memory of a device",
+                                "LoaderOptions::states",
+                                "Set StorePolicy::verify_checksums to false, or leave states in "
+                                "the host's memory");
+}
+
 /// Bytes of the largest batch that these refs can make: all rows as long as the longest sample
 /// after the cut, or packed full. 0 where a ref has no specs, so that it cannot be known.
 inline std::uint64_t largest_batch_bytes(const Manifest& manifest, const LoaderOptions& o) {

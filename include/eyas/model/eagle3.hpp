@@ -71,7 +71,8 @@ public:
     /// Bytes by part that a model of this kind will hold, with batches of up to `rows` rows (B*T),
     /// before there is one. Throws what the constructor throws of options.
     static std::vector<ArenaPart> memory_plan(const ModelConfig& config,
-                                              const Eagle3Options& options, std::int64_t rows) {
+                                              const Eagle3Options& options, std::int64_t rows,
+                                              const D& device = D{}) {
         const auto size = [](std::int64_t elements, std::size_t each) {
             return static_cast<std::uint64_t>(elements) * each;
         };
@@ -82,7 +83,6 @@ public:
             {"target: head", size(head, sizeof(Element)) + size(config.vocab_size, 8)},
             {"draft: parameters", size(count, sizeof(Element))},
             {"draft: gradients", size(count, sizeof(float))}};
-        const D device{};
         if (options.packed_weights && PackingDevice<D>)
             parts.push_back(
                 {"draft: packed weights",

@@ -131,10 +131,12 @@ concept ReadsElsewhere = StoreBackend<B> && requires(B& b, std::span<const Objec
     { b.read_each(reads) } -> std::same_as<std::vector<std::exception_ptr>>;
 };
 
-/// A backend that wants memory which is read into again and again to be made ready once.
-template <class B>
-concept RegistersMemory = StoreBackend<B> && requires(B& b, std::span<std::byte> memory) {
-    { b.register_region(memory) } -> std::movable;  // undone when the result goes
+/// A backend that wants memory which is read into again and again to be made ready once. `Room`: a
+/// DeviceRoom, where that is memory of a device, which ReadsElsewhere may then fill.
+template <class B, class... Room>
+concept RegistersMemory = StoreBackend<B> &&
+    requires(B& b, std::span<std::byte> memory, Room&... room) {
+    { b.register_region(memory, room...) } -> std::movable;  // undone when the result goes
 };
 
 /// A file that is to become an object without a copy: open, and found to hold a sample.

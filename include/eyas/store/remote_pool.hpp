@@ -125,11 +125,7 @@ public:
         return all;
     }
 
-    Usage usage() {
-        Usage u;
-        for (const auto& o : objects()) ++u.objects, u.bytes += o.bytes;
-        return u;
-    }
+    Usage usage() { return detail::usage_of(objects()); }
 
     std::string uri(const ObjectKey& key) {
         auto w = request(detail::Operation::Uri);
@@ -158,8 +154,10 @@ public:
     Client& client() { return *core_->client; }
 
     /// Memory that reads will go to, made ready once; keep the result as long as the memory.
-    auto register_region(std::span<std::byte> memory) {
-        return transport_.backend().register_region(memory);
+    template <class... Room>
+    auto register_region(std::span<std::byte> memory, Room&... room)
+        -> decltype(std::declval<T&>().backend().register_region(memory, room...)) {
+        return transport_.backend().register_region(memory, room...);
     }
 
 private:

@@ -1,4 +1,5 @@
 #pragma once
+#include <algorithm>
 #include <exception>
 #include <memory>
 #include <span>
@@ -20,6 +21,13 @@ inline ObjectRead wish_for(const StoredObject& object, std::span<const NamedBuff
                 wish.into.push_back(b.buffer.bytes());
             }
     return wish;
+}
+
+/// Whether reading touches the object's bytes nowhere but in the backend.
+inline bool is_elsewhere(const StoredObject& object) {
+    return !object.decode && std::ranges::none_of(object.tensors, [](const NamedTensor& t) {
+        return t.tensor.data != nullptr;
+    });
 }
 
 /// Fills the places of a wish that the object decodes itself.

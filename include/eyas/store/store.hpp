@@ -269,8 +269,10 @@ public:
     }
 
     /// Makes memory ready, once, for reads over the backend's transport, while the result lives.
-    auto register_region(std::span<std::byte> memory) requires RegistersMemory<B> {
-        return core_->backend.register_region(memory);
+    template <class... Room>
+    auto register_region(std::span<std::byte> memory,
+                         Room&... room) requires RegistersMemory<B, Room...> {
+        return core_->backend.register_region(memory, room...);
     }
     B& backend() { return core_->backend; }
     const StorePolicy& policy() const { return core_->policy; }

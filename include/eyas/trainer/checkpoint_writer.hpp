@@ -13,6 +13,7 @@
 #include "eyas/checkpoint/snapshot.hpp"
 #include "eyas/collective/any_rank.hpp"
 #include "eyas/core/error.hpp"
+#include "eyas/core/span.hpp"
 #include "eyas/trainer/activity.hpp"
 #include "eyas/trainer/agreement.hpp"
 #include "eyas/trainer/batch_source.hpp"
@@ -64,7 +65,7 @@ public:
     template <class F, class L>
     void save(F&& content, const CheckpointState& now, bool last, L& loader, TrainResult& result,
               const TrainerCallbacks& callbacks) {
-        const TraceRecorder::Span span(options_.trace, TraceRecorder::Lane::Trainer, "checkpoint");
+        const Span span(options_.trace, SpanListener::Lane::Trainer, "checkpoint");
         settle(loader, result, callbacks);
         const bool at_once = last || !copies_checkpoints(options_);
         std::optional<std::invoke_result_t<F&>> whole;
@@ -109,7 +110,7 @@ public:
     /// that the optimizer's state is gathered in.)
     template <class F>
     void copy_to(const std::filesystem::path& directory, F&& content, const CheckpointState& now) {
-        const TraceRecorder::Span span(options_.trace, TraceRecorder::Lane::Trainer, "checkpoint");
+        const Span span(options_.trace, SpanListener::Lane::Trainer, "checkpoint");
         const Timer timer(seconds_);
         if (collective_.world() > 1 && outcome_.valid()) outcome_.wait();
         const auto whole = content();
@@ -161,8 +162,8 @@ private:
                                    : "waiting for the checkpoint of step {} to reach the disk"};
         if (options_.run_dir.empty() || !collective_.is_root()) return;
         const auto write = [this, now](const CheckpointContent& what) {
-            const TraceRecorder::Span span(options_.trace, TraceRecorder::Lane::Writer,
-                                           "write checkpoint", now.step);
+            const Span span(options_.trace, SpanListener::Lane::Writer, "write checkpoint",
+                            now.step);
             return save_checkpoint(options_.run_dir, what, now, options_.keep_checkpoints);
         };
         try {

@@ -8,11 +8,11 @@
 #include <vector>
 
 #include "eyas/core/error.hpp"
+#include "eyas/core/span.hpp"
 #include "eyas/device/mark.hpp"
 #include "eyas/optimizer/clip.hpp"
 #include "eyas/trainer/ordered_work.hpp"
 #include "eyas/trainer/shards.hpp"
-#include "eyas/trainer/trace.hpp"
 
 namespace eyas::detail {
 
@@ -40,7 +40,7 @@ template <Device D, class C>
 class GradientExchange {
 public:
     /// All must outlive it, and `trace`, where there is one. `device`: the model's.
-    GradientExchange(const D& device, const Shards& shards, C& collective, TraceRecorder* trace)
+    GradientExchange(const D& device, const Shards& shards, C& collective, SpanListener* trace)
         : device_(device),
           shards_(shards),
           collective_(collective),
@@ -105,7 +105,7 @@ public:
                 gather(next);
         };
         {
-            const TraceRecorder::Span span(trace_, TraceRecorder::Lane::Trainer, "update");
+            const Span span(trace_, SpanListener::Lane::Trainer, "update");
             optimizer.step(rate, scale, [&](std::size_t i) { gather_up_to(i + 1); });
         }
         gather_up_to(shards_.slices().size());
@@ -137,20 +137,20 @@ private:
                 collective_.all_gather(bucket.values.as<float>(), bucket.shards, after);
         });
     }
-    TraceRecorder::Span exchange_span(const char* name, std::size_t bucket) const {
-        return {trace_, TraceRecorder::Lane::Exchange, name, static_cast<std::int64_t>(bucket)};
+    Span exchange_span(const char* name, std::size_t bucket) const {
+        return {trace_, SpanListener::Lane::Exchange, name, static_cast<std::int64_t>(bucket)};
     }
 
     void wait(const char* what) {
         if (!shards_.shared()) return;
-        const TraceRecorder::Span span(trace_, TraceRecorder::Lane::Trainer, what);
+        const Span span(trace_, SpanListener::Lane::Trainer, what);
         work_.wait();
     }
 
     const D& device_;
     const Shards& shards_;
     C& collective_;
-    TraceRecorder* trace_;
+    SpanListener* trace_;
     std::vector<std::vector<std::size_t>> buckets_of_;  // of each parameter
     GradientIsFinal on_final_;
     std::vector<bool> is_final_;        // of each parameter, in this step

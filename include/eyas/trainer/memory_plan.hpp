@@ -85,13 +85,14 @@ struct MemoryPlan {
 /// loader whose ring takes `ring_bytes`; made before anything is allocated. `checkpoint_copy`: by a
 /// trainer that writes checkpoints while it trains (copies_checkpoints(options), on rank 0). Of
 /// several ranks each keeps its share of the optimizer's state; rank 0 has room for all of it, for
-/// checkpoints. M offers memory_plan(config, options, rows) and parameter_count(config), as Eagle3
-/// does.
+/// checkpoints. M offers memory_plan(config, options, rows, device) and parameter_count(config), as
+/// Eagle3 does.
 template <class M, class Options>
 MemoryPlan memory_plan(const ModelConfig& config, const Options& options, std::int64_t rows,
                        std::uint64_t ring_bytes, bool checkpoint_copy = false,
-                       std::int64_t rank = 0, std::int64_t world = 1) {
-    MemoryPlan plan{M::memory_plan(config, options, rows), rows};
+                       std::int64_t rank = 0, std::int64_t world = 1,
+                       const typename M::DeviceType& device = typename M::DeviceType()) {
+    MemoryPlan plan{M::memory_plan(config, options, rows, device), rows};
     using Element = typename M::PrecisionType::Element;
     const auto trained = static_cast<std::uint64_t>(M::parameter_count(config)),
                ranks = static_cast<std::uint64_t>(world), mine = (trained + ranks - 1) / ranks;

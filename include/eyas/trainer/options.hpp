@@ -4,9 +4,9 @@
 #include <string>
 
 #include "eyas/core/json.hpp"
+#include "eyas/core/span.hpp"
 #include "eyas/optimizer/adamw.hpp"
 #include "eyas/optimizer/schedule.hpp"
-#include "eyas/trainer/trace.hpp"
 
 namespace eyas {
 
@@ -39,7 +39,7 @@ struct TrainerOptions {
     // Of gradients that ranks exchange in one call, at most. Not recorded, but the norm is summed
     // piece by piece: with another value it may differ in its last bit, and so may what is clipped.
     std::int64_t bucket_bytes = 4 << 20;
-    TraceRecorder* trace = nullptr;  // told what is done when; outlives the trainer
+    SpanListener* trace = nullptr;  // told what is done when; outlives the trainer
 };
 
 /// Whether a trainer with these options holds a copy of its state, on rank 0, from which it writes

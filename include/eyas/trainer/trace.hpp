@@ -14,6 +14,7 @@
 
 #include "eyas/core/file.hpp"
 #include "eyas/core/json.hpp"
+#include "eyas/core/span.hpp"
 
 namespace eyas {
 
@@ -24,10 +25,8 @@ namespace eyas {
 /// format's closing bracket may be missing.
 ///
 /// Any thread. A disk that refuses ends the recording and not the training; close() tells of it.
-class TraceRecorder {
+class TraceRecorder final : public SpanListener {
 public:
-    enum class Lane { Trainer, Exchange, Writer };
-
     /// Creates the file, over an older one. Throws ResourceError, or DataError where the directory
     /// does not exist.
     TraceRecorder(std::filesystem::path path, int rank)
@@ -40,34 +39,19 @@ public:
         label("thread_name", Lane::Exchange, "exchange between ranks");
         label("thread_name", Lane::Writer, "checkpoint writer");
     }
-    TraceRecorder(const TraceRecorder&) = delete;
-    TraceRecorder& operator=(const TraceRecorder&) = delete;
-    ~TraceRecorder() {
+    ~TraceRecorder() override {
         try {
             close();
         } catch (const ResourceError&) {  // who wants to know calls close()
         }
     }
 
-    /// A span ends when this goes. Without a recorder it does nothing.
-    class Span {
-    public:
-        Span(TraceRecorder* recorder, Lane lane, const char* name, std::int64_t number = -1)
-            : recorder_(recorder), lane_(lane), name_(name), number_(number) {
-            if (recorder_) recorder_->event('B', lane_, name_, number_);
-        }
-        Span(const Span&) = delete;
-        Span& operator=(const Span&) = delete;
-        ~Span() {
-            if (recorder_) recorder_->event('E', lane_, name_, number_);
-        }
-
-    private:
-        TraceRecorder* recorder_;
-        Lane lane_;
-        const char* name_;
-        std::int64_t number_;
-    };
+    void begin(Lane lane, const char* name, std::int64_t number) noexcept override {
+        event('B', lane, name, number);
+    }
+    void end(Lane lane, const char* name, std::int64_t number) noexcept override {
+        event('E', lane, name, number);
+    }
 
     /// The last events are written and nothing is recorded any more. Throws ResourceError where the
     /// disk refused something.
@@ -86,7 +70,6 @@ private:
     using Clock = std::chrono::steady_clock;  // of the machine: its ranks agree about it
     static constexpr std::size_t buffered = std::size_t{1} << 16;
 
-    /// `number` follows the name where it is not negative.
     void event(char phase, Lane lane, const char* name, std::int64_t number) noexcept {
         const std::lock_guard lock(mutex_);
         if (!fd_ || !error_.empty()) return;

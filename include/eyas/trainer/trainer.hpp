@@ -275,9 +275,9 @@ private:
     const auto& device() const { return std::as_const(model_).device(); }
 
     /// `stage` for a watchdog, `span` for a trace.
-    TraceRecorder::Span enter(const char* stage, const char* span) {
+    Span enter(const char* stage, const char* span) {
         activity_.enter(stage);
-        return {options_.trace, TraceRecorder::Lane::Trainer, span};
+        return {options_.trace, SpanListener::Lane::Trainer, span};
     }
 
     M& model_;

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "eyas/core/file.hpp"
+#include "eyas/core/memory_resource.hpp"
 #include "eyas/transport/address.hpp"
 
 namespace eyas {
@@ -112,6 +113,15 @@ concept TransportBackend = std::constructible_from<B, typename B::Options> &&
     { b.listen(address) } -> std::same_as<std::unique_ptr<typename B::Listener>>;
     // Memory that transfers go to and from, made ready once; the result undoes that when it goes.
     { b.register_region(memory) } -> std::movable;
+};
+
+/// A backend that may also write to memory of a device, where this machine has what it takes.
+template <class B>
+concept ReachesDevices = TransportBackend<B> &&
+    requires(const B& cb, B& b, std::span<std::byte> memory, DeviceRoom& room) {
+    { cb.reaches(std::string_view("cuda")) } -> std::same_as<bool>;
+    // `memory` of that room. Throws ContractError where it is not within reach.
+    { b.register_region(memory, room) } -> std::movable;
 };
 
 }  // namespace eyas

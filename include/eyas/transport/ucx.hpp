@@ -23,10 +23,11 @@ public:
     /// A registration; memory must stay until it goes.
     class Region {
     public:
-        Region(std::shared_ptr<detail::UcxContext> context, std::span<std::byte> memory)
+        Region(std::shared_ptr<detail::UcxContext> context, std::span<std::byte> memory,
+               DeviceRoom* room = nullptr)
             : context_(std::move(context)),
               begin_(memory.data()),
-              handle_(context_->add_region(memory)) {}
+              handle_(context_->add_region(memory, room)) {}
         Region(Region&& o) noexcept
             : context_(std::move(o.context_)), begin_(o.begin_), handle_(o.handle_) {}
         Region& operator=(Region&& o) noexcept {
@@ -141,6 +142,16 @@ public:
     }
 
     Region register_region(std::span<std::byte> memory) { return {context_, memory}; }
+    /// Memory of a device: what UCX moves itself (rendezvous) goes there straight, short messages
+    /// by the room.
+    Region register_region(std::span<std::byte> memory, DeviceRoom& room) {
+        if (!reaches(room.kind()))
+            throw ContractError("UCX has no transports to memory of " + std::string(room.kind()),
+                                "Ucx::register_region", "Ask reaches() before");
+        return {context_, memory, &room};
+    }
+    /// Whether UCX has what it takes on this machine, with its environment (UCX_TLS).
+    bool reaches(std::string_view kind) const { return context_->reaches(kind); }
 
 private:
     static void require_served(const Address& a) {
@@ -150,6 +161,6 @@ private:
 
     std::shared_ptr<detail::UcxContext> context_;
 };
-static_assert(TransportBackend<Ucx>);
+static_assert(ReachesDevices<Ucx>);
 
 }  // namespace eyas

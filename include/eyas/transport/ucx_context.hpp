@@ -2,7 +2,9 @@
 #include <poll.h>
 #include <ucp/api/ucp.h>
 
+#include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -41,6 +43,9 @@ public:
         p.features = UCP_FEATURE_AM | UCP_FEATURE_WAKEUP;
         p.mt_workers_shared = 1;
         check(::ucp_init(&p, config, &context_), "ucp_init");
+        ucp_context_attr_t a{};
+        a.field_mask = UCP_ATTR_FIELD_MEMORY_TYPES;
+        if (::ucp_context_query(context_, &a) == UCS_OK) memory_types_ = a.memory_types;
     }
     UcxContext(const UcxContext&) = delete;
     UcxContext& operator=(const UcxContext&) = delete;
@@ -48,16 +53,26 @@ public:
 
     ucp_context_h get() const { return context_; }
 
-    /// Throws ResourceError when the memory cannot be registered.
-    ucp_mem_h add_region(std::span<std::byte> memory) {
+    /// Whether UCX has transports to and from a device's memory.
+    bool reaches(std::string_view kind) const {
+        return kind == "cuda" && (memory_types_ & UCS_BIT(UCS_MEMORY_TYPE_CUDA)) != 0;
+    }
+
+    /// Throws ResourceError when the memory cannot be registered. `room`: of what device it is;
+    /// null: the host's.
+    ucp_mem_h add_region(std::span<std::byte> memory, DeviceRoom* room = nullptr) {
         ucp_mem_map_params_t p{};
         p.field_mask = UCP_MEM_MAP_PARAM_FIELD_ADDRESS | UCP_MEM_MAP_PARAM_FIELD_LENGTH;
+        if (room) {
+            p.field_mask |= UCP_MEM_MAP_PARAM_FIELD_MEMORY_TYPE;
+            p.memory_type = UCS_MEMORY_TYPE_CUDA;
+        }
         p.address = memory.data();
         p.length = memory.size();
         ucp_mem_h handle = nullptr;
         check(::ucp_mem_map(context_, &p, &handle), "ucp_mem_map");
         const std::lock_guard lock(mutex_);
-        regions_.insert_or_assign(memory.data(), Registered{memory.size(), handle});
+        regions_.insert_or_assign(memory.data(), Registered{memory.size(), handle, room});
         return handle;
     }
     void remove_region(const std::byte* begin, ucp_mem_h handle) {
@@ -68,22 +83,45 @@ public:
         }
         ::ucp_mem_unmap(context_, handle);
     }
-    /// The registration that covers these bytes; null where none does.
-    ucp_mem_h region_of(const void* data, std::size_t size) const {
-        const auto* begin = static_cast<const std::byte*>(data);
-        const std::lock_guard lock(mutex_);
-        auto it = regions_.upper_bound(begin);
-        if (it == regions_.begin()) return nullptr;
-        --it;
-        const auto offset = static_cast<std::size_t>(begin - it->first);
-        return offset + size <= it->second.size ? it->second.handle : nullptr;
+    /// For a transfer from or to these bytes.
+    ucp_request_param_t parameters(const void* data, std::size_t size) const {
+        ucp_request_param_t p{};
+        const auto region = region_of(data, size);
+        if (!region.handle) return p;
+        p.op_attr_mask = UCP_OP_ATTR_FIELD_MEMH;
+        p.memh = region.handle;
+        if (region.room) {
+            p.op_attr_mask |= UCP_OP_ATTR_FIELD_MEMORY_TYPE;
+            p.memory_type = UCS_MEMORY_TYPE_CUDA;
+        }
+        return p;
+    }
+    /// Copies what came to memory of UCX's to where it belongs.
+    void put(const void* from, std::span<std::byte> into) const {
+        if (into.empty()) return;
+        if (auto* room = region_of(into.data(), into.size()).room)
+            room->copy_in(from, into.data(), into.size());
+        else
+            std::memcpy(into.data(), from, into.size());
     }
 
 private:
     struct Registered {
-        std::size_t size;
-        ucp_mem_h handle;
+        std::size_t size = 0;
+        ucp_mem_h handle = nullptr;
+        DeviceRoom* room = nullptr;
     };
+
+    /// The registration that covers these bytes; empty where none does.
+    Registered region_of(const void* data, std::size_t size) const {
+        const auto* begin = static_cast<const std::byte*>(data);
+        const std::lock_guard lock(mutex_);
+        auto it = regions_.upper_bound(begin);
+        if (it == regions_.begin()) return {};
+        --it;
+        const auto offset = static_cast<std::size_t>(begin - it->first);
+        return offset + size <= it->second.size ? it->second : Registered{};
+    }
 
     static bool may_share_memory() {
         const char* allowed = std::getenv("UCX_TLS");
@@ -100,6 +138,7 @@ private:
     }
 
     ucp_context_h context_ = nullptr;
+    std::uint64_t memory_types_ = 0;
     mutable std::mutex mutex_;
     std::map<const std::byte*, Registered> regions_;
 };

@@ -146,7 +146,7 @@ private:
         void receive(Arrived& a, std::span<std::byte> into) {
             if (!a.promised) {
                 const void* from = a.descriptor ? a.descriptor : a.copy.data();
-                if (a.size) std::memcpy(into.data(), from, a.size);
+                link_.worker_->context().put(from, into);
                 return link_.release(a);
             }
             const auto p = parameters(into.data(), into.size());
@@ -168,12 +168,7 @@ private:
 
     private:
         ucp_request_param_t parameters(const void* data, std::size_t size) const {
-            ucp_request_param_t p{};
-            if (auto* handle = link_.worker_->context().region_of(data, size)) {
-                p.op_attr_mask = UCP_OP_ATTR_FIELD_MEMH;
-                p.memh = handle;
-            }
-            return p;
+            return link_.worker_->context().parameters(data, size);
         }
         void add(ucs_status_ptr_t r, const char* doing) {
             if (UCS_PTR_IS_ERR(r))

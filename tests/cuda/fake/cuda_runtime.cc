@@ -390,6 +390,18 @@ cudaError_t cudaFreeAsync(void* p, cudaStream_t stream) {
         enqueue_on(on, "cudaFreeAsync", [p] { release(static_cast<std::byte*>(p)); });
     return told(planned);
 }
+cudaError_t cudaMalloc(void** p, std::size_t bytes) {
+    EYAS_FAKE_ENTER("cudaMalloc");
+    if (bytes == 0) return refused("cudaMalloc", "no bytes");
+    *p = allocate(bytes, current_device, nullptr);
+    return cudaSuccess;
+}
+cudaError_t cudaFree(void* p) {
+    const auto planned = static_cast<cudaError_t>(enter("cudaFree"));
+    if (!give_back("cudaFree", p, false)) return told(cudaErrorInvalidValue);
+    release(static_cast<std::byte*>(p));
+    return told(planned);
+}
 cudaError_t cudaHostAlloc(void** p, std::size_t bytes, unsigned) {
     EYAS_FAKE_ENTER("cudaHostAlloc");
     *p = allocate(bytes, -1, nullptr);

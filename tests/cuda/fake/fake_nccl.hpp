@@ -14,6 +14,8 @@
 /// Nothing is done at once: of communicators that do not block, a group's work is in its stream,
 /// and a communicator ready, only when ncclCommGetAsyncError was asked a few times. A communicator
 /// that is aborted ends the work of its own rank alone; the others wait, as they do on one machine.
+/// Where the environment's EYAS_FAKE_NCCL names a directory, ranks are processes instead, and bytes
+/// go between them by files in it (nccl_mailbox.hpp); the functions below are for threads.
 /// fake_cuda::fail(call, nth, status) makes calls fail, fake_cuda::alive tells what was left.
 namespace eyas::fake_nccl {
 

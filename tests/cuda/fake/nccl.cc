@@ -4,12 +4,15 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <sstream>
 #include <string>
 #include <thread>
 #include <utility>
@@ -17,8 +20,10 @@
 
 #include "fake_cuda.hpp"
 #include "fake_nccl.hpp"
+#include "nccl_mailbox.hpp"
 
 namespace fake = eyas::fake_cuda;
+using eyas::fake_nccl::Mailbox;
 
 namespace {
 
@@ -29,6 +34,7 @@ struct Transfer {
     std::byte* data;
     std::size_t bytes;
     ncclDataType_t type;
+    std::uint64_t number = 0;                  // between processes, of those of this rank and peer
     bool taken = false;                        // of a send
     std::shared_ptr<Transfer> from = nullptr;  // of a receive, once its send is there
 };
@@ -45,6 +51,34 @@ struct Group {
     std::map<int, int> devices;  // of the ranks that have come
     std::map<std::pair<int, int>, std::deque<std::shared_ptr<Transfer>>> sends;  // from, to
     int finalized = 0;
+    // Of ranks that are processes instead:
+    std::optional<eyas::fake_nccl::Mailbox> mail;
+    std::map<std::pair<int, int>, std::uint64_t> mailed;  // from, to
+
+    int have_joined() const { return mail ? mail->joined() : static_cast<int>(devices.size()); }
+    int have_finalized() const { return mail ? mail->finalized() : finalized; }
+    void finalize(int rank) {
+        ++finalized;
+        if (mail) mail->finalize(rank, world);
+    }
+    /// False where another rank has this number or this GPU.
+    bool join(int rank, int device) {
+        for (const auto& [r, d] : devices)
+            if (r == rank || d == device) return false;
+        devices[rank] = device;
+        return !mail || mail->join(rank, name_of(device));
+    }
+
+private:
+    /// Which of the machine's GPUs a process means.
+    static std::string name_of(int device) {
+        const char* shown = std::getenv("CUDA_VISIBLE_DEVICES");
+        std::istringstream all(shown ? shown : "");
+        std::string name;
+        for (int i = 0; i <= device; ++i)
+            if (!std::getline(all, name, ',')) return std::to_string(device);
+        return name;
+    }
 };
 
 struct Rank {
@@ -125,23 +159,26 @@ bool have_met(Rank& me, Batch& batch) {
     return all && now - *batch.met >= transfer_time;
 }
 
+/// Whether a receive fits what was sent. With the mutex.
+bool fits(Rank& me, const Transfer& t, std::size_t bytes, std::uint64_t type) {
+    if (bytes == t.bytes && type == static_cast<std::uint64_t>(t.type)) return true;
+    me.broken = ncclInternalError;
+    fake::misuse("rank " + std::to_string(t.peer) + " sends " + std::to_string(bytes) +
+                 " bytes of type " + std::to_string(type) + ", rank " + std::to_string(me.rank) +
+                 " receives " + std::to_string(t.bytes) + " of type " + std::to_string(t.type));
+    return false;
+}
+
 /// Fills what this rank receives. With the mutex.
 void receive(Rank& me, Batch& batch) {
     if (me.gone || me.broken != ncclSuccess) return;
     for (const auto& t : batch.transfers) {
         if (t->is_send) continue;
         const auto& from = *t->from;
-        if (from.bytes != t->bytes || from.type != t->type) {
-            me.broken = ncclInternalError;
-            fake::misuse("rank " + std::to_string(t->peer) + " sends " +
-                         std::to_string(from.bytes) + " bytes of type " +
-                         std::to_string(from.type) + ", rank " + std::to_string(me.rank) +
-                         " receives " + std::to_string(t->bytes) + " of type " +
-                         std::to_string(t->type));
-        } else if (fake::device_range("ncclSend", from.data, from.bytes) &&
-                   fake::device_range("ncclRecv", t->data, t->bytes)) {
+        if (fits(me, *t, from.bytes, static_cast<std::uint64_t>(from.type)) &&
+            fake::device_range("ncclSend", from.data, from.bytes) &&
+            fake::device_range("ncclRecv", t->data, t->bytes))
             std::memcpy(t->data, from.data, t->bytes);
-        }
         t->from->taken = true;
     }
 }
@@ -153,14 +190,59 @@ bool all_taken(const Rank& me, const Batch& batch) {
                                [](const auto& t) { return !t->is_send || t->taken; });
 }
 
+template <class F>
+auto locked(F f) {
+    return [f] {
+        const std::lock_guard lock(mutex);
+        return f();
+    };
+}
+
+/// What follows is of ranks that are processes. With the mutex.
+void mail(const Rank& me, const Batch& batch) {
+    if (me.gone || me.broken != ncclSuccess) return;
+    for (const auto& t : batch.transfers)
+        if (t->is_send && fake::device_range("ncclSend", t->data, t->bytes))
+            me.group->mail->post(me.rank, t->peer, t->number, static_cast<std::uint64_t>(t->type),
+                                 {t->data, t->bytes});
+}
+bool has_mail(const Rank& me, const Batch& batch) {
+    return me.gone || me.broken != ncclSuccess ||
+           std::ranges::all_of(batch.transfers, [&](const auto& t) {
+               return t->is_send || me.group->mail->look(t->peer, me.rank, t->number);
+           });
+}
+void take_mail(Rank& me, const Batch& batch) {
+    for (const auto& t : batch.transfers) {
+        if (t->is_send || me.gone || me.broken != ncclSuccess) continue;
+        const auto& box = *me.group->mail;
+        const auto sent = box.look(t->peer, me.rank, t->number);
+        if (fits(me, *t, sent->bytes, sent->type) &&
+            fake::device_range("ncclRecv", t->data, t->bytes))
+            box.take(t->peer, me.rank, t->number, {t->data, t->bytes});
+    }
+}
+bool mail_was_taken(const Rank& me, const Batch& batch) {
+    return me.gone || me.broken != ncclSuccess ||
+           std::ranges::none_of(batch.transfers, [&](const auto& t) {
+               return t->is_send && me.group->mail->look(me.rank, t->peer, t->number);
+           });
+}
+
 /// Into the batch's stream, when it is its turn.
 void enqueue(const std::shared_ptr<Rank>& me, const std::shared_ptr<Batch>& batch) {
-    const auto locked = [](auto f) {
-        return [f] {
-            const std::lock_guard lock(mutex);
-            return f();
-        };
-    };
+    if (me->group->mail) {
+        for (const auto& t : batch->transfers)
+            t->number = me->group->mailed[t->is_send ? std::pair(me->rank, t->peer)
+                                                     : std::pair(t->peer, me->rank)]++;
+        fake::enqueue(batch->stream, "NCCL's sends", locked([=] { mail(*me, *batch); }));
+        fake::enqueue_when(batch->stream, "NCCL's receives",
+                           locked([=] { return has_mail(*me, *batch); }),
+                           locked([=] { take_mail(*me, *batch); }));
+        fake::enqueue_when(batch->stream, "NCCL's sends",
+                           locked([=] { return mail_was_taken(*me, *batch); }), [] {});
+        return;
+    }
     fake::enqueue_when(batch->stream, "NCCL's receives",
                        locked([=] { return have_met(*me, *batch); }),
                        locked([=] { receive(*me, *batch); }));
@@ -173,9 +255,8 @@ bool is_ready(Rank& me, std::vector<std::shared_ptr<Batch>>& to_stream) {
     if (me.doing == Rank::Doing::Nothing) return true;
     if (++me.asked <= asked_before_ready) return false;
     auto& group = *me.group;
-    if (me.doing == Rank::Doing::Joining && static_cast<int>(group.devices.size()) < group.world)
-        return false;
-    if (me.doing == Rank::Doing::Finalizing && group.finalized < group.world) return false;
+    if (me.doing == Rank::Doing::Joining && group.have_joined() < group.world) return false;
+    if (me.doing == Rank::Doing::Finalizing && group.have_finalized() < group.world) return false;
     me.finalized = me.doing == Rank::Doing::Finalizing;
     to_stream = std::exchange(me.batches, {});
     me.doing = Rank::Doing::Nothing;
@@ -213,7 +294,7 @@ ncclResult_t add(const char* call, bool is_send, const void* data, std::size_t c
 void forget(ncclComm_t comm, Rank& me) {
     const std::lock_guard lock(mutex);
     me.gone = true;
-    if (!std::exchange(me.finalizes, true)) ++me.group->finalized;
+    if (!std::exchange(me.finalizes, true)) me.group->finalize(me.rank);
     for (auto& [ends, queue] : me.group->sends)
         if (ends.first == me.rank) queue.clear();
     ranks.erase(comm);
@@ -264,6 +345,13 @@ ncclResult_t ncclGetUniqueId(ncclUniqueId* id) {
     std::memset(id->internal, 0x5a, sizeof id->internal);
     const int number = ++made;
     std::memcpy(id->internal, &number, sizeof number);
+    if (Mailbox::root()) {
+        const auto name = Mailbox::create();
+        if (name.empty()) return ncclSystemError;
+        std::memset(id->internal, 0, sizeof id->internal);
+        std::memcpy(id->internal, name.data(), name.size());
+        return ncclSuccess;  // its group is made by each process that joins
+    }
     const std::lock_guard lock(mutex);
     groups[std::string(id->internal, sizeof id->internal)] = std::make_shared<Group>();
     return ncclSuccess;
@@ -278,18 +366,21 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t* comm, int world, ncclUniqueId id
     auto me = std::make_shared<Rank>();
     {
         const std::lock_guard lock(mutex);
+        if (Mailbox::root()) {
+            auto& group = groups[std::string(id.internal, sizeof id.internal)];
+            if (!group) group = std::make_shared<Group>();
+            if (!group->mail) group->mail.emplace(id.internal);
+        }
         const auto it = groups.find(std::string(id.internal, sizeof id.internal));
         if (it == groups.end()) return refused(call, "an id that nobody made");
         auto& group = *it->second;
         if (group.world == 0) group.world = world;
         cudaGetDevice(&me->device);
-        for (const auto& [r, device] : group.devices)
-            if (r == rank || device == me->device) return ncclInvalidUsage;  // as NCCL does
         if (group.world != world || rank < 0 || rank >= world)
             return refused(call, "ranks of different worlds");
+        if (!group.join(rank, me->device)) return ncclInvalidUsage;  // as NCCL does
         me->group = it->second;
         me->rank = rank;
-        group.devices[rank] = me->device;
         *comm = reinterpret_cast<ncclComm_t>(me.get());
         ranks[*comm] = me;
     }
@@ -350,7 +441,7 @@ ncclResult_t ncclCommFinalize(ncclComm_t comm) {
     me->doing = Rank::Doing::Finalizing;
     me->asked = 0;
     me->finalizes = true;
-    ++me->group->finalized;
+    me->group->finalize(me->rank);
     return ncclInProgress;
 }
 ncclResult_t ncclCommDestroy(ncclComm_t comm) {
