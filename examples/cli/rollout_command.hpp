@@ -119,8 +119,17 @@ private:
             return result;
         } catch (const std::exception& e) {
             if (!manifest_.empty()) handshake.failed(e.what());
-            if (!features.stream().finished()) features.stream().fail(e.what());
+            mark_failed(features.stream(), e.what());
             throw;
+        }
+    }
+
+    /// Who waits for the stream is told.
+    static void mark_failed(ManifestStreamWriter& stream, const std::string& reason) {
+        try {
+            if (!stream.finished()) stream.fail(reason);
+        } catch (const Error& e) {
+            std::fprintf(stderr, "the failure was not marked: %s\n", e.what());
         }
     }
 
