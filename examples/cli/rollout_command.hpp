@@ -11,9 +11,10 @@ namespace eyas::cli {
 class RolloutCommand : public Command {
 public:
     explicit RolloutCommand(CLI::App& parent)
-        : Command(parent, "rollout",
-                  "let the target model answer prompts, and keep the hidden states that it computes "
-                  "on the way: conversations, and their features without a second forward") {
+        : Command(
+              parent, "rollout",
+              "let the target model answer prompts, and keep the hidden states that it computes "
+              "on the way: conversations, and their features without a second forward") {
         app_.add_option("--model", model_,
                         "Hugging Face directory of the target (config.json, model.safetensors)")
             ->required();
@@ -30,7 +31,8 @@ public:
 
 private:
     void add_sampling() {
-        app_.add_option("--temperature", options_.sampling.temperature, "0: the most probable token")
+        app_.add_option("--temperature", options_.sampling.temperature,
+                        "0: the most probable token")
             ->capture_default_str();
         app_.add_option("--top-p", options_.sampling.top_p,
                         "draw among the most probable tokens that together reach this")
@@ -52,8 +54,8 @@ private:
     }
 
     void add_features() {
-        auto* features = app_.add_option(
-            "--features", features_, "also write feature files (.ckpt), as eyas capture does");
+        auto* features = app_.add_option("--features", features_,
+                                         "also write feature files (.ckpt), as eyas capture does");
         auto* store = app_.add_option(
             "--store", store_.uri,
             "also put features into disagg:DIR?store_id=NAME, or eyas+tcp://HOST:PORT of eyas "
@@ -138,9 +140,9 @@ private:
         Progress progress("rollout", std::ssize(prompts));
         const auto total = std::ssize(prompts);
         options_.on_step = [&](const RolloutReport& r) {
-            progress.show(total - r.requests + r.finished(),
-                          "  " + std::to_string(static_cast<long>(r.tokens_per_second())) +
-                              " tokens/s");
+            progress.show(
+                total - r.requests + r.finished(),
+                "  " + std::to_string(static_cast<long>(r.tokens_per_second())) + " tokens/s");
         };
         const auto r = answer_prompts(model, std::span<const Prompt>(prompts), out_, options_, sink,
                                       ingest_.max_len);

@@ -49,8 +49,8 @@ std::vector<std::vector<float>> in_pieces(TargetModel<Cpu>& model, KvCache& cach
     std::vector<std::vector<float>> out;
     std::size_t i = 0;
     while (std::ssize(out) < std::ssize(ids)) {
-        const auto n = std::min(sizes[std::min(i++, sizes.size() - 1)],
-                                std::ssize(ids) - std::ssize(out));
+        const auto n =
+            std::min(sizes[std::min(i++, sizes.size() - 1)], std::ssize(ids) - std::ssize(out));
         const NewRows rows{&sequence, n};
         const auto piece = std::span(ids).subspan(out.size(), static_cast<std::size_t>(n));
         const auto states = model.forward(piece, {&rows, 1}, cache);

@@ -17,8 +17,7 @@ struct Fixture {
     std::vector<std::int64_t> stop_ids(const std::string& config, const std::string& generation) {
         write_text_file(dir.path() / "config.json", config);
         std::filesystem::remove(dir.path() / "generation_config.json");
-        if (!generation.empty())
-            write_text_file(dir.path() / "generation_config.json", generation);
+        if (!generation.empty()) write_text_file(dir.path() / "generation_config.json", generation);
         return default_stop_ids(dir.path());
     }
 };

@@ -112,11 +112,11 @@ TEST_CASE("captured states have all rows and the bits of one forward", "[rollout
         return;
     }
     for (const auto& s : f.run({.sampling = warm,
-                                .max_new_tokens = 18,
-                                .stop_ids = {3, 9, 11},
-                                .slots = 5,
-                                .prefill_tokens = 7,
-                                .capture = true})) {
+                         .max_new_tokens = 18,
+                         .stop_ids = {3, 9, 11},
+                         .slots = 5,
+                         .prefill_tokens = 7,
+                         .capture = true})) {
         const auto whole = f.model.forward(s.input_ids);
         const auto rounded = [](const Tensor& t) {
             std::vector<BFloat16> out;
@@ -209,11 +209,12 @@ TEST_CASE("the stop flag ends a rollout between two forwards", "[rollout]") {
     Fixture f;
     std::atomic<bool> stop{false};
     std::int64_t given = 0;
-    const auto report = Rollout<Cpu>(f.model, {.max_new_tokens = 5,
-                                               .slots = 2,
-                                               .on_step = [&](const auto& r) { stop = r.steps == 6; },
-                                               .stop = &stop})
-                            .run(f.requests, [&](GeneratedSequence&&) { ++given; });
+    const auto report =
+        Rollout<Cpu>(f.model, {.max_new_tokens = 5,
+                               .slots = 2,
+                               .on_step = [&](const auto& r) { stop = r.steps == 6; },
+                               .stop = &stop})
+            .run(f.requests, [&](GeneratedSequence&&) { ++given; });
     CHECK(report.interrupted);
     CHECK(report.steps == 6);
     CHECK(given == 2);

@@ -9,8 +9,7 @@ namespace eyas {
 
 template <Device D>
 CaptureIdentity capture_identity_of(const TargetModel<D>& model) {
-    return {model.fingerprint(),
-            {model.captured_layers().begin(), model.captured_layers().end()}};
+    return {model.fingerprint(), {model.captured_layers().begin(), model.captured_layers().end()}};
 }
 
 /// Makes `file` say whose features lie at `where`. Throws ContractError where it says another.

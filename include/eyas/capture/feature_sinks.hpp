@@ -103,8 +103,7 @@ public:
         const NamedTensor tensors[] = {
             {std::string(feature::input_ids), detail::token_row(c.input_ids)},
             {std::string(feature::loss_mask), detail::token_row(c.loss_mask)},
-            {std::string(feature::hidden_state),
-             detail::states_view(s.states.last, s.tokens())},
+            {std::string(feature::hidden_state), detail::states_view(s.states.last, s.tokens())},
             {std::string(feature::aux_hidden_state),
              detail::states_view(s.states.captured, s.tokens())}};
         const auto ref = put_sample(store_, options_, index(s), tensors);

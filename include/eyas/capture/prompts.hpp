@@ -47,7 +47,8 @@ inline std::vector<Prompt> read_prompts(const std::filesystem::path& path,
         const auto id = detail::prompt_id(json, lines++, where);
         const auto repeat = optional<std::int64_t>(json, "repeat", 0, where);
         if ((json.contains("repeat") && repeat < 1) ||
-            repeat > detail::most_prompts - std::ssize(out) || std::ssize(out) >= detail::most_prompts)
+            repeat > detail::most_prompts - std::ssize(out) ||
+            std::ssize(out) >= detail::most_prompts)
             throw DataError("repeat is " + std::to_string(repeat), where,
                             "Use 1 and more, at most " + std::to_string(detail::most_prompts) +
                                 " prompts in all");
@@ -70,7 +71,8 @@ inline std::vector<std::int64_t> default_stop_ids(const std::filesystem::path& m
         auto json = read_json_file(file);
         if (!json.is_object() || !json.contains("eos_token_id") || json["eos_token_id"].is_null())
             continue;
-        if (!json["eos_token_id"].is_array()) json["eos_token_id"] = Json::array({json["eos_token_id"]});
+        if (!json["eos_token_id"].is_array())
+            json["eos_token_id"] = Json::array({json["eos_token_id"]});
         return detail::integer_array(json, "eos_token_id", file.string());
     }
     return {};

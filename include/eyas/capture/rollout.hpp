@@ -83,9 +83,9 @@ public:
         at_least_one(options_.prefill_tokens, "prefill_tokens");
         for (auto id : options_.stop_ids)
             if (id < 0 || id >= model_.config().vocab_size)
-                throw ContractError("stop token " + std::to_string(id), "RolloutOptions",
-                                    "The model's ids are below " +
-                                        std::to_string(model_.config().vocab_size));
+                throw ContractError(
+                    "stop token " + std::to_string(id), "RolloutOptions",
+                    "The model's ids are below " + std::to_string(model_.config().vocab_size));
     }
 
     /// Answers all requests, in their order as far as slots and cache allow; `on_finished` gets
@@ -142,16 +142,14 @@ private:
             const auto text = std::to_string(r.prompt.size()) + " prompt tokens and " +
                               std::to_string(options_.max_new_tokens) + " new ones";
             if (tokens > config.max_position_embeddings)
-                throw DataError(
-                    text + " are beyond the model's " +
-                        std::to_string(config.max_position_embeddings) + " positions",
-                    where, "Shorten the prompt, or ask for fewer new tokens");
+                throw DataError(text + " are beyond the model's " +
+                                    std::to_string(config.max_position_embeddings) + " positions",
+                                where, "Shorten the prompt, or ask for fewer new tokens");
             needs.push_back(KvCache::pages_of(tokens) * key_block);
             if (options_.cache_tokens > 0 && needs.back() > options_.cache_tokens)
-                throw ContractError(text + " never fit into a KV cache of " +
-                                        std::to_string(options_.cache_tokens),
-                                    where,
-                                    "Give it at least " + std::to_string(needs.back()) + " tokens");
+                throw ContractError(
+                    text + " never fit into a KV cache of " + std::to_string(options_.cache_tokens),
+                    where, "Give it at least " + std::to_string(needs.back()) + " tokens");
         }
         if (options_.cache_tokens > 0) return options_.cache_tokens;
         std::ranges::sort(needs, std::greater());
@@ -238,9 +236,9 @@ private:
                                                     static_cast<std::size_t>(vocab)),
                          options_.sampling);
                 auto& out = drawing[i]->out;
-                out.input_ids.push_back(d.draw(keyed_uniform(
-                    options_.sampling.seed, static_cast<std::uint64_t>(out.index),
-                    static_cast<std::uint64_t>(out.tokens()))));
+                out.input_ids.push_back(d.draw(
+                    keyed_uniform(options_.sampling.seed, static_cast<std::uint64_t>(out.index),
+                                  static_cast<std::uint64_t>(out.tokens()))));
             } catch (...) {
                 errors[i] = std::current_exception();
             }

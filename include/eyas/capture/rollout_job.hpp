@@ -61,8 +61,7 @@ RolloutJobReport answer_prompts(TargetModel<D>& model, std::span<const Prompt> p
                    });
     std::vector<RolloutRequest> requests;
     for (std::int64_t i = 0; i < std::ssize(prompts); ++i)
-        if (!log.has(i))
-            requests.push_back({i, prompts[static_cast<std::size_t>(i)].input_ids});
+        if (!log.has(i)) requests.push_back({i, prompts[static_cast<std::size_t>(i)].input_ids});
     report.reused = log.answers();
     report.run = rollout.run(requests, [&](GeneratedSequence&& s) {
         sink.take(s);

@@ -153,7 +153,8 @@ private:
             throw ContractError(
                 "holds answers of another model, to other prompts or with other options",
                 out_.string(),
-                "Remove it with " + file.filename().string() + " and its .part, or name another --out");
+                "Remove it with " + file.filename().string() +
+                    " and its .part, or name another --out");
         }
     }
 
@@ -167,8 +168,9 @@ private:
         std::int64_t number = 1;
         for (std::size_t newline; (newline = text.find('\n', begin)) != text.npos;
              begin = newline + 1) {
-            const auto s = detail::parse_answer(text.substr(begin, newline - begin), prompts_,
-                                                file.string() + " line " + std::to_string(number++));
+            const auto s =
+                detail::parse_answer(text.substr(begin, newline - begin), prompts_,
+                                     file.string() + " line " + std::to_string(number++));
             auto& place = places_[static_cast<std::size_t>(s.index)];
             if (!place && keep(s)) place = Place{in_part, begin, newline + 1 - begin};
         }

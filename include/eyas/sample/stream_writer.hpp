@@ -102,9 +102,8 @@ private:
     // One read behind `end`; false where it brought no whole line, or the failure marker last.
     bool adopt_lines(std::size_t size, std::size_t& end,
                      const std::function<void(const SampleRef&)>& present) {
-        const auto bytes =
-            detail::read_at(file_.descriptor(), end,
-                            std::min(size - end, StreamLimits::line_bytes + 1), path_);
+        const auto bytes = detail::read_at(
+            file_.descriptor(), end, std::min(size - end, StreamLimits::line_bytes + 1), path_);
         const std::string_view text(bytes);
         std::size_t at = 0;
         for (std::size_t newline; (newline = text.find('\n', at)) != text.npos; at = newline + 1) {
