@@ -1,6 +1,7 @@
 #include "eyas/capture/rollout.hpp"
 
 #include <catch2/catch.hpp>
+#include <limits>
 #include <optional>
 
 #include "eyas/device/cpu.hpp"
@@ -179,7 +180,10 @@ TEST_CASE("what never fits is refused by name before anything runs", "[rollout]"
     };
     refuse({.max_new_tokens = 20, .cache_tokens = 63}, "request 102");
     refuse({.max_new_tokens = 89}, "request 102");  // 40 + 89 positions of 128
+    refuse({.max_new_tokens = std::numeric_limits<std::int64_t>::max()}, "request 100");
     refuse({.max_new_tokens = 0}, "max_new_tokens");
+    refuse({.cache_tokens = -1}, "cache_tokens");
+    refuse({.cache_tokens = std::numeric_limits<std::int64_t>::max()}, "cache_tokens");
     refuse({.slots = 0}, "slots");
     refuse({.prefill_tokens = 0}, "prefill_tokens");
     refuse({.stop_ids = {packable.vocab}}, "stop token 64");

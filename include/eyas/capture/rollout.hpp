@@ -1,6 +1,5 @@
 #pragma once
 #include <algorithm>
-#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <exception>
@@ -12,48 +11,12 @@
 #include <vector>
 
 #include "eyas/capture/generated_sequence.hpp"
+#include "eyas/capture/rollout_options.hpp"
 #include "eyas/capture/sampling.hpp"
 #include "eyas/capture/target_model.hpp"
 #include "eyas/core/random.hpp"
 
 namespace eyas {
-
-/// What is to be answered. The index names the request: draws depend on it, and results carry it.
-struct RolloutRequest {
-    std::int64_t index = 0;
-    std::vector<std::int64_t> prompt;
-};
-
-struct RolloutReport {
-    std::int64_t requests = 0;  // in all
-    std::int64_t stopped = 0;   // sequences that ended with a stop token
-    std::int64_t cut = 0;       // sequences that reached the most new tokens
-    std::int64_t prompt_tokens = 0, generated_tokens = 0;  // of sequences that ended or run
-    std::int64_t steps = 0;                                // forwards
-    std::int64_t sequence_steps = 0;  // sequences that had rows in a forward, over all forwards
-    double seconds = 0;
-    bool interrupted = false;  // the stop flag ended it early
-
-    std::int64_t finished() const { return stopped + cut; }
-    double mean_batch() const {
-        return steps ? static_cast<double>(sequence_steps) / static_cast<double>(steps) : 0;
-    }
-    double tokens_per_second() const {
-        return seconds > 0 ? static_cast<double>(generated_tokens) / seconds : 0;
-    }
-};
-
-struct RolloutOptions {
-    SamplingOptions sampling = {};
-    std::int64_t max_new_tokens = 256;
-    std::vector<std::int64_t> stop_ids = {};
-    std::int64_t slots = 16;            // sequences that run at once
-    std::int64_t prefill_tokens = 512;  // rows of prompts in a forward, beside those that decode
-    std::int64_t cache_tokens = 0;      // of the KV cache; 0: enough for the longest `slots`
-    bool capture = false;               // keep hidden states of all rows
-    std::function<void(const RolloutReport&)> on_step = {};  // after each forward
-    const std::atomic<bool>* stop = nullptr;                 // looked at between forwards
-};
 
 /// Answers prompts, many at a time (continuous batching: a sequence that ended leaves at once and
 /// the next one enters). Each forward takes one row of every sequence that decodes and rows of
@@ -72,20 +35,7 @@ public:
     /// Throws ContractError for options that are out of range.
     Rollout(TargetModel<D>& model, RolloutOptions options)
         : model_(model), options_(std::move(options)) {
-        options_.sampling.check();
-        const auto at_least_one = [](std::int64_t n, const char* name) {
-            if (n < 1)
-                throw ContractError(std::string(name) + " is " + std::to_string(n),
-                                    "RolloutOptions", "Give at least 1");
-        };
-        at_least_one(options_.max_new_tokens, "max_new_tokens");
-        at_least_one(options_.slots, "slots");
-        at_least_one(options_.prefill_tokens, "prefill_tokens");
-        for (auto id : options_.stop_ids)
-            if (id < 0 || id >= model_.config().vocab_size)
-                throw ContractError(
-                    "stop token " + std::to_string(id), "RolloutOptions",
-                    "The model's ids are below " + std::to_string(model_.config().vocab_size));
+        options_.check(model_.config().vocab_size);
     }
 
     /// Answers all requests, in their order as far as slots and cache allow; `on_finished` gets
@@ -138,13 +88,13 @@ private:
                     throw DataError("the prompt holds token " + std::to_string(id), where,
                                     "Tokenise with the target's tokenizer; its ids are below " +
                                         std::to_string(config.vocab_size));
-            const auto tokens = std::ssize(r.prompt) + options_.max_new_tokens;
             const auto text = std::to_string(r.prompt.size()) + " prompt tokens and " +
                               std::to_string(options_.max_new_tokens) + " new ones";
-            if (tokens > config.max_position_embeddings)
+            if (options_.max_new_tokens > config.max_position_embeddings - std::ssize(r.prompt))
                 throw DataError(text + " are beyond the model's " +
                                     std::to_string(config.max_position_embeddings) + " positions",
                                 where, "Shorten the prompt, or ask for fewer new tokens");
+            const auto tokens = std::ssize(r.prompt) + options_.max_new_tokens;
             needs.push_back(KvCache::pages_of(tokens) * key_block);
             if (options_.cache_tokens > 0 && needs.back() > options_.cache_tokens)
                 throw ContractError(
