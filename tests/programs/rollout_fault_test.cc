@@ -51,16 +51,17 @@ struct Fixture : TinyJob {
     }
     std::string text(const std::string& name) const { return read_text_file(path(name)); }
 
-    /// Ends a rollout by a signal once some answers are on disk; its exit code.
+    /// Ends a rollout by a signal once it has put some answers on disk; its exit code.
     int interrupted(const std::string& out, const Words& more, int signal) const {
-        auto p = start(words(out, more));
         const auto part = path(out) + ".part";
         const auto lines = [&] {
             if (!std::filesystem::exists(part)) return std::ptrdiff_t{0};
             const auto t = read_text_file(part);
             return std::ranges::count(t, '\n');
         };
-        while (lines() < 5) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        const auto before = lines();
+        auto p = start(words(out, more));
+        while (lines() < before + 5) std::this_thread::sleep_for(std::chrono::milliseconds(1));
         p->signal(signal);
         const int code = p->wait();
         CHECK_FALSE(std::filesystem::exists(path(out)));  // it came in the middle
@@ -81,7 +82,7 @@ TEST_CASE("a rollout that is killed goes on to the file of one that was not", "[
     CHECK(f.interrupted("killed.jsonl", {"--batch", "7"}, SIGINT) == 1);
     const auto last = f.run(f.words("killed.jsonl"));
     const auto rest = parse_json(last->last_line(), "result");
-    CHECK(rest.at("reused").get<int>() >= 5);
+    CHECK(rest.at("reused").get<int>() >= 10);
     CHECK(rest.at("reused").get<int>() + rest.at("answered").get<int>() == 400);
     CHECK(f.text("killed.jsonl") == f.text("whole.jsonl"));
     CHECK(rest.at("statistics") == result.at("statistics"));
@@ -118,8 +119,6 @@ TEST_CASE("a killed rollout into a store ends with every answer in its manifest"
     CHECK(std::ssize(refs) ==
           result.at("samples").get<int>() - result.at("unsupervised_samples").get<int>());
     for (std::size_t i = 1; i < refs.size(); ++i) CHECK(refs[i - 1].sample_id < refs[i].sample_id);
-    CHECK(f.run({"inspect", f.path("manifest.json")})->output().find("disagg:") !=
-          std::string::npos);
 }
 
 TEST_CASE("wrong words are refused", "[rollout]") {
@@ -132,7 +131,7 @@ TEST_CASE("wrong words are refused", "[rollout]") {
     refuse({"--features", f.path("x"), "--store", f.store(), "--manifest", "m"}, "excludes", 2);
     refuse({"--top-p", "0"}, "top_p");
     refuse({"--stop-ids", "64"}, "stop token 64");
-    refuse({"--max-new-tokens", "120"}, "request 120");  // its prompt has nine tokens
+    refuse({"--cache-tokens", "64"}, "request 40");  // the first with a prompt of five tokens
     refuse({"--batch", "0"}, "slots");
     refuse({"--features", f.path("x"), "--layers", "1,2"}, "three");
 }
