@@ -155,17 +155,21 @@ private:
     }
 
     void ceilings() {
-        const auto n = static_cast<std::size_t>(64) << 20;
-        const std::vector<float> numbers(n, 1.f);
-        double total = 0;
+        constexpr std::int64_t rows = 16384, row = 4096, n = rows * row;  // beyond any cache
+        const std::vector<float> numbers(static_cast<std::size_t>(n), 1.f);
+        std::vector<float> sums(static_cast<std::size_t>(rows));
         const auto read = bench::times_of(
             [&] {
-                total += cpu_.sum(static_cast<std::int64_t>(n), [&](std::int64_t i) {
-                    return static_cast<double>(numbers[static_cast<std::size_t>(i)]);
+                cpu_.for_each_row(rows, [&](std::int64_t r) {
+                    const float* x = numbers.data() + r * row;
+                    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+                    for (std::int64_t i = 0; i < row; ++i) sum += x[i];
+                    sums[static_cast<std::size_t>(r)] = sum;
                 });
             },
             runs_);
-        if (total != static_cast<double>(n) * static_cast<double>(runs_ + 1))
+        if (std::accumulate(sums.begin(), sums.end(), 0.0) != static_cast<double>(n))
             throw std::runtime_error("the sum is wrong");
         read_ = 4.0 * static_cast<double>(n) / read.median;
         const std::int64_t m = 1024, k = 1536, w = 1536;
