@@ -14,6 +14,7 @@
 #include "inspect_command.hpp"
 #include "pack_command.hpp"
 #include "report_command.hpp"
+#include "rollout_command.hpp"
 #include "serve_command.hpp"
 #include "train_command.hpp"
 #include "vocab_map_command.hpp"
@@ -24,6 +25,7 @@ constexpr const char* description =
     "another\n"
     "pool of machines may have captured.\n\n"
     "The usual way:\n"
+    "  eyas rollout    prompts + target model -> conversations, with features if you like\n"
     "  eyas capture    conversations + target model -> feature files (.ckpt)\n"
     "  eyas vocab-map  which target tokens the draft may speak\n"
     "  eyas ingest     feature files -> a store and a manifest          (producer pool)\n"
@@ -46,6 +48,7 @@ int run(std::vector<std::string> arguments) {
     CLI::App app{description, "eyas"};
     app.require_subcommand(1);
     std::vector<std::unique_ptr<Command>> commands;
+    commands.push_back(std::make_unique<RolloutCommand>(app));
     commands.push_back(std::make_unique<CaptureCommand>(app));
     commands.push_back(std::make_unique<VocabMapCommand>(app));
     commands.push_back(std::make_unique<IngestCommand>(app));

@@ -3,6 +3,8 @@
 // xxHash. Optional backends (other devices, transports, stores, collectives) are included by name.
 
 #include "eyas/capture/capture.hpp"
+#include "eyas/capture/feature_sinks.hpp"
+#include "eyas/capture/rollout_job.hpp"
 #include "eyas/capture/target_model.hpp"
 #include "eyas/checkpoint/checkpoint.hpp"
 #include "eyas/checkpoint/compare.hpp"

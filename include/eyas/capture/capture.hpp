@@ -10,14 +10,12 @@
 #include <utility>
 #include <vector>
 
-#include "eyas/capture/capture_identity.hpp"
+#include "eyas/capture/capture_directory.hpp"
 #include "eyas/capture/conversations.hpp"
+#include "eyas/capture/feature_file.hpp"
 #include "eyas/capture/target_model.hpp"
-#include "eyas/core/convert.hpp"
 #include "eyas/core/file.hpp"
-#include "eyas/format/torch_file.hpp"
 #include "eyas/ingest/capture_done.hpp"
-#include "eyas/sample/feature_layout.hpp"
 
 namespace eyas {
 
@@ -42,53 +40,6 @@ struct CaptureOptions {
     const std::atomic<bool>* stop = nullptr;
 };
 
-/// Where conversation `index` goes, 2000 to a folder: OUT/rows_0-2000/data_17.ckpt.
-/// Source: SpecForge's offline preparation.
-inline std::filesystem::path feature_file(const std::filesystem::path& out, std::int64_t index) {
-    constexpr std::int64_t per_folder = 2000;
-    const auto first = index / per_folder * per_folder;
-    return out / ("rows_" + std::to_string(first) + "-" + std::to_string(first + per_folder)) /
-           ("data_" + std::to_string(index) + ".ckpt");
-}
-
-namespace detail {
-
-/// Whether `file` holds the complete features of `c` from a target of width `width`. Damaged and
-/// foreign files are "no": they are captured again.
-inline bool holds_features_of(const std::filesystem::path& file, const Conversation& c,
-                              std::int64_t width) {
-    if (!std::filesystem::exists(file)) return false;
-    try {
-        const TorchFile f(file);
-        std::vector<FeatureSpec> specs;
-        for (const auto& t : f.tensors()) specs.push_back(spec_of(t));
-        const auto layout = feature_layout(specs, file.string());
-        return layout.width == width && layout.dtype == DType::BF16 &&
-               std::ranges::equal(f.at(feature::input_ids).as<std::int64_t>(), c.input_ids) &&
-               std::ranges::equal(f.at(feature::loss_mask).as<std::int64_t>(), c.loss_mask);
-    } catch (const DataError&) {
-        return false;
-    }
-}
-
-/// Rows [first, first + rows) of fp32 states [N, width] as bfloat16 [1, rows, width].
-inline Tensor narrowed_rows(const Tensor& states, std::int64_t first, std::int64_t rows) {
-    const auto width = states.shape()[1];
-    Tensor out(DType::BF16, {1, rows, width});
-    const auto offset = static_cast<std::size_t>(first * width) * size_of(DType::F32);
-    convert_into(TensorView{states.view().data + offset, DType::F32, {rows, width}},
-                 out.mutable_view());
-    return out;
-}
-
-inline TensorView token_row(const std::vector<std::int64_t>& values) {
-    return {reinterpret_cast<const std::byte*>(values.data()),
-            DType::I64,
-            {static_cast<std::int64_t>(values.size())}};
-}
-
-}  // namespace detail
-
 /// Writes reference-format feature files of conversations: one .ckpt each with input_ids [T],
 /// loss_mask [T], aux_hidden_state [1, T, 3D] and hidden_state [1, T, D], states rounded to
 /// bfloat16, no pad rows. Files appear complete or not at all; a second run over the same directory
@@ -101,10 +52,8 @@ public:
     /// of another target, of other layers or of unknown origin.
     FeatureCapture(TargetModel<D>& model, std::filesystem::path out, CaptureOptions options = {})
         : model_(model), out_(std::move(out)), options_(std::move(options)) {
-        if (model_.captured_layers().size() != 3)
-            throw ContractError(std::to_string(model_.captured_layers().size()) + " layers",
-                                "capture layers", "EAGLE3 features hold three captured layers");
-        claim_directory();
+        require_three_layers(model_);
+        claim_capture_directory(model_, out_);
     }
 
     /// Captures conversation i into feature_file(out, i). Throws what the model's forward throws,
@@ -140,23 +89,6 @@ public:
 private:
     bool stopped() const { return options_.stop && options_.stop->load(); }
 
-    void claim_directory() {
-        const CaptureIdentity mine{
-            model_.fingerprint(),
-            {model_.captured_layers().begin(), model_.captured_layers().end()}};
-        const auto file = capture_identity_file(out_);
-        if (!std::filesystem::exists(file)) {
-            if (std::filesystem::exists(feature_file(out_, 0)))
-                throw ContractError("holds features of unknown origin", out_.string(),
-                                    "Write to another directory");
-            eyas::create_directories(out_);
-            write_capture_identity(file, mine);
-        } else if (read_capture_identity(file) != mine) {
-            throw ContractError("holds features of another target model or of other layers",
-                                out_.string(), "Remove it, or write to another directory");
-        }
-    }
-
     void capture_pack(std::span<const Conversation> conversations) {
         std::vector<std::int64_t> ids, lengths;
         for (auto i : pack_) {
@@ -168,7 +100,9 @@ private:
         std::int64_t row = 0;
         for (auto i : pack_) {
             const auto& c = conversations[static_cast<std::size_t>(i)];
-            write(feature_file(out_, i), c, states, row);
+            write_feature_file(feature_file(out_, i), c,
+                               detail::narrowed_rows(states.captured, row, c.tokens()),
+                               detail::narrowed_rows(states.last, row, c.tokens()));
             row += c.tokens();
             ++report_.captured;
         }
@@ -178,19 +112,6 @@ private:
         pack_.clear();
         pack_tokens_ = 0;
         if (options_.on_progress) options_.on_progress(report_);
-    }
-
-    void write(const std::filesystem::path& file, const Conversation& c, const TargetStates& states,
-               std::int64_t row) const {
-        const auto aux = detail::narrowed_rows(states.captured, row, c.tokens());
-        const auto last = detail::narrowed_rows(states.last, row, c.tokens());
-        const NamedTensor tensors[] = {
-            {std::string(feature::input_ids), detail::token_row(c.input_ids)},
-            {std::string(feature::loss_mask), detail::token_row(c.loss_mask)},
-            {std::string(feature::aux_hidden_state), aux.view()},
-            {std::string(feature::hidden_state), last.view()}};
-        eyas::create_directories(file.parent_path());
-        write_torch_file(file, tensors);
     }
 
     TargetModel<D>& model_;

@@ -78,6 +78,20 @@ inline Conversation parse_conversation(std::string_view line, const Conversation
     return c;
 }
 
+/// f(line, where) for each line that is not blank; `where` names file and line.
+template <class F>
+void for_each_line(const std::filesystem::path& path, F&& f) {
+    const MappedFile file(path);
+    std::string_view rest(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+    for (std::int64_t number = 1; !rest.empty(); ++number) {
+        const auto end = rest.find('\n');
+        const auto line = rest.substr(0, end);
+        rest.remove_prefix(end == std::string_view::npos ? rest.size() : end + 1);
+        if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
+        f(line, path.string() + " line " + std::to_string(number));
+    }
+}
+
 }  // namespace detail
 
 /// Reads JSON lines {"input_ids": [...], "loss_mask": [...]}, other keys ignored, blank lines too.
@@ -89,17 +103,10 @@ inline std::vector<Conversation> read_conversations(const std::filesystem::path&
     if (limits.max_len < 1)
         throw ContractError("max_len is " + std::to_string(limits.max_len), "read_conversations",
                             "Give a positive length");
-    const MappedFile file(path);
-    std::string_view rest(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
     std::vector<Conversation> out;
-    for (std::int64_t number = 1; !rest.empty(); ++number) {
-        const auto end = rest.find('\n');
-        const auto line = rest.substr(0, end);
-        rest.remove_prefix(end == std::string_view::npos ? rest.size() : end + 1);
-        if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
-        out.push_back(detail::parse_conversation(
-            line, limits, path.string() + " line " + std::to_string(number)));
-    }
+    detail::for_each_line(path, [&](std::string_view line, const std::string& where) {
+        out.push_back(detail::parse_conversation(line, limits, where));
+    });
     if (out.empty())
         throw DataError("no conversation", path.string(),
                         "Write one JSON object per line with input_ids and loss_mask");

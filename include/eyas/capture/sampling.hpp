@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <numeric>
 #include <span>
 #include <string>
@@ -45,11 +46,11 @@ public:
     void assign(std::span<const float> logits, const SamplingOptions& options) {
         const auto n = logits.size();
         p_.assign(n, 0.0);
-        if (options.greedy()) {
+        const double top = largest(logits.data(), std::ssize(logits));
+        if (options.greedy() && top > -std::numeric_limits<double>::infinity()) {
             p_[static_cast<std::size_t>(most_probable(logits))] = 1;
             return;
         }
-        const double top = largest(logits.data(), std::ssize(logits));
         double sum = 0;
         for (std::size_t i = 0; i < n; ++i) {
             const double z = (logits[i] - top) / options.temperature;

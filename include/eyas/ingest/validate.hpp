@@ -20,6 +20,13 @@ struct SampleBounds {
     bool state_values = true;  // false: of the hidden states only dtype and shape are looked at
 };
 
+/// Rows that training learns from: those with mask 1 before the last row it uses, which has no
+/// successor.
+inline std::int64_t supervised_tokens(std::span<const std::int64_t> mask, std::int64_t max_len) {
+    const auto rows = std::min(std::ssize(mask), max_len);
+    return rows < 1 ? 0 : std::ranges::count(mask.first(static_cast<std::size_t>(rows - 1)), 1);
+}
+
 namespace detail {
 
 // A number is NaN or infinite exactly when all its exponent bits are set.
@@ -93,7 +100,6 @@ inline void check_ids(std::span<const std::int64_t> ids, const SampleBounds& bou
                 where + ": input_ids", "Capture with the tokenizer of this target model");
 }
 
-// The last row that training uses has no successor: its mask is cleared.
 inline void check_loss_mask(std::span<const std::int64_t> mask, const SampleBounds& bounds,
                             const std::string& where) {
     for (std::size_t i = 0; i < mask.size(); ++i)
@@ -101,9 +107,9 @@ inline void check_loss_mask(std::span<const std::int64_t> mask, const SampleBoun
             throw DataError(
                 "mask value " + std::to_string(mask[i]) + " at row " + std::to_string(i),
                 where + ": loss_mask", "Use 0 and 1");
-    const auto rows = std::min(static_cast<std::int64_t>(mask.size()), bounds.max_len);
-    if (rows < 1 || std::ranges::count(mask.first(static_cast<std::size_t>(rows - 1)), 1) == 0)
-        throw DataError("no supervised token in the first " + std::to_string(rows) + " rows",
+    if (supervised_tokens(mask, bounds.max_len) == 0)
+        throw DataError("no supervised token in the first " +
+                            std::to_string(std::min(std::ssize(mask), bounds.max_len)) + " rows",
                         where + ": loss_mask",
                         "Leave the sample out, or raise max_len if the answer comes later");
 }

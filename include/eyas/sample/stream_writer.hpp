@@ -1,9 +1,4 @@
 #pragma once
-#include <fcntl.h>
-#include <sys/file.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <filesystem>
 #include <functional>
@@ -12,6 +7,7 @@
 #include <utility>
 
 #include "eyas/core/file.hpp"
+#include "eyas/core/line_file.hpp"
 #include "eyas/core/random_id.hpp"
 #include "eyas/sample/manifest_stream.hpp"
 
@@ -36,13 +32,11 @@ public:
     /// is bad, ResourceError when another writer holds it or the disk refuses.
     explicit ManifestStreamWriter(std::filesystem::path path, Options options,
                                   const std::function<void(const SampleRef&)>& present = {})
-        : path_(std::move(path)), options_(std::move(options)), parser_(path_.string()) {
-        if (path_.has_parent_path()) eyas::create_directories(path_.parent_path());
-        fd_ = detail::Fd(::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
-        if (!fd_) detail::throw_errno("cannot open", path_);
-        if (::flock(fd_.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
-            throw ResourceError("another producer is writing this stream", path_.string(),
-                                "Let it end, or name another file");
+        : path_(std::move(path)),
+          options_(std::move(options)),
+          parser_(path_.string()),
+          file_(path_, options_.durable, "another producer is writing this stream",
+                "Let it end, or name another file") {
         adopt(present);
         if (!parser_.header()) begin();
     }
@@ -85,37 +79,40 @@ private:
 
     // Checks what is there and cuts it behind its last good line.
     void adopt(const std::function<void(const SampleRef&)>& present) {
-        const auto size = detail::size_of_regular(fd_, path_);
-        while (adopt_lines(size, present)) {
+        const auto size = detail::size_of_regular(file_.descriptor(), path_);
+        std::size_t end = 0;  // of whole lines
+        while (adopt_lines(size, end, present)) {
         }
-        if (size - end_ > StreamLimits::line_bytes + 1)
-            throw DataError("a line without end of " + std::to_string(size - end_) +
+        if (size - end > StreamLimits::line_bytes + 1)
+            throw DataError("a line without end of " + std::to_string(size - end) +
                                 " bytes: not a manifest stream",
                             path_.string(), "Name another file");
         if (!parser_.header()) check_is_torn_header();
-        if (end_ < size) cut();
+        file_.cut_to(end);
     }
 
     // What has no newline yet is cut only where this class may have written it.
     void check_is_torn_header() const {
-        const auto torn = detail::read_at(fd_, 0, detail::header_beginning.size(), path_);
+        const auto torn =
+            detail::read_at(file_.descriptor(), 0, detail::header_beginning.size(), path_);
         if (!detail::header_beginning.starts_with(torn))
             throw DataError("not a manifest stream", path_.string(), "Name another file");
     }
 
-    // One read; false where it brought no whole line, or the failure marker at the end.
-    bool adopt_lines(std::size_t size, const std::function<void(const SampleRef&)>& present) {
-        const auto bytes =
-            detail::read_at(fd_, end_, std::min(size - end_, StreamLimits::line_bytes + 1), path_);
+    // One read behind `end`; false where it brought no whole line, or the failure marker last.
+    bool adopt_lines(std::size_t size, std::size_t& end,
+                     const std::function<void(const SampleRef&)>& present) {
+        const auto bytes = detail::read_at(
+            file_.descriptor(), end, std::min(size - end, StreamLimits::line_bytes + 1), path_);
         const std::string_view text(bytes);
         std::size_t at = 0;
         for (std::size_t newline; (newline = text.find('\n', at)) != text.npos; at = newline + 1) {
             const auto line = text.substr(at, newline - at);
-            const auto end = end_ + line.size() + 1;
-            if (end == size && detail::is_failure_marker(line)) return false;
+            const auto behind = end + line.size() + 1;
+            if (behind == size && detail::is_failure_marker(line)) return false;
             const auto ref = parser_.take(line);
             if (ref && present) present(*ref);
-            end_ = end;
+            end = behind;
         }
         return at > 0;
     }
@@ -130,9 +127,7 @@ private:
 
     // The parser sees the line first, so that what is written can be read.
     void add(std::string line, const std::string& where) {
-        if (broken_)
-            throw ResourceError("an earlier line could not be written", where,
-                                "Start the producer again");
+        file_.check();
         try {
             line.pop_back();
             parser_.take(line);
@@ -140,42 +135,13 @@ private:
             throw ContractError(e.what(), where, "The line was not written");
         }
         line.push_back('\n');
-        write(line);
+        file_.append(line);
     }
-
-    void write(std::string_view line) {
-        const auto failed = [&](const char* what) {
-            const int e = errno;
-            broken_ = true;
-            [[maybe_unused]] const auto unused = ::ftruncate(fd_.get(), offset(end_));
-            errno = e;
-            detail::throw_errno(what, path_);
-        };
-        for (std::size_t done = 0; done < line.size();) {
-            const auto n =
-                ::pwrite(fd_.get(), line.data() + done, line.size() - done, offset(end_ + done));
-            if (n < 0 && errno == EINTR) continue;
-            if (n < 0) failed("cannot write");
-            done += static_cast<std::size_t>(n);
-        }
-        if (options_.durable && ::fsync(fd_.get()) != 0) failed("cannot sync");
-        end_ += line.size();
-    }
-
-    void cut() {
-        if (::ftruncate(fd_.get(), offset(end_)) != 0 ||
-            (options_.durable && ::fsync(fd_.get()) != 0))
-            detail::throw_errno("cannot cut a torn line", path_);
-    }
-
-    static off_t offset(std::size_t at) { return static_cast<off_t>(at); }
 
     std::filesystem::path path_;
     Options options_;
     ManifestStreamParser parser_;
-    detail::Fd fd_;
-    std::size_t end_ = 0;  // bytes of whole lines
-    bool broken_ = false;
+    LineFile file_;
 };
 
 }  // namespace eyas

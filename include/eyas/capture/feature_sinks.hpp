@@ -1,0 +1,137 @@
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <utility>
+
+#include "eyas/capture/capture_directory.hpp"
+#include "eyas/capture/feature_file.hpp"
+#include "eyas/capture/generated_sequence.hpp"
+#include "eyas/ingest/capture_done.hpp"
+#include "eyas/ingest/put_sample.hpp"
+#include "eyas/sample/stream_writer.hpp"
+
+namespace eyas {
+
+// Where the features of a rollout go: has() says whether those of an answer are there, take() gives
+// them, finish() says that all are. An answer without supervised tokens has none. One thread each.
+
+namespace detail {
+inline bool teaches(const Conversation& c, std::int64_t max_len) {
+    return supervised_tokens(c.loss_mask, max_len) > 0;
+}
+/// [1, T, width]
+inline TensorView states_view(const std::vector<BFloat16>& rows, std::int64_t tokens) {
+    return {reinterpret_cast<const std::byte*>(rows.data()),
+            DType::BF16,
+            {1, tokens, std::ssize(rows) / tokens}};
+}
+}  // namespace detail
+
+/// No features are kept.
+struct NoFeatures {
+    bool has(const GeneratedSequence&) const { return true; }
+    void take(const GeneratedSequence&) {}
+    void finish() {}
+};
+
+/// The files that FeatureCapture writes over the finished text: answer i in feature_file(out, i).
+class FeatureFiles {
+public:
+    /// Throws ContractError where the model does not capture three layers, or `out` is of another
+    /// model or of other layers.
+    template <Device D>
+    FeatureFiles(const TargetModel<D>& model, std::filesystem::path out, std::int64_t max_len)
+        : out_(std::move(out)), width_(model.config().hidden_size), max_len_(max_len) {
+        require_three_layers(model);
+        claim_capture_directory(model, out_);
+        std::filesystem::remove(capture_done_file(out_));
+    }
+
+    bool has(const GeneratedSequence& s) {
+        const auto c = s.conversation();
+        if (!detail::teaches(c, max_len_)) return true;
+        const bool there = detail::holds_features_of(feature_file(out_, s.index), c, width_);
+        files_ += there;
+        return there;
+    }
+    void take(const GeneratedSequence& s) {
+        const auto c = s.conversation();
+        if (!detail::teaches(c, max_len_)) return;
+        write_feature_file(feature_file(out_, s.index), c,
+                           detail::states_view(s.states.captured, s.tokens()),
+                           detail::states_view(s.states.last, s.tokens()));
+        ++files_;
+    }
+    void finish() const { write_capture_done(out_, files_); }
+
+private:
+    std::filesystem::path out_;
+    std::int64_t width_, max_len_;
+    std::int64_t files_ = 0;  // that are complete
+};
+
+/// Samples of a store, told in a manifest stream as soon as the store has them: the id of answer i
+/// is RUN:i whatever ended first. STREAM.capture.json says of which model and layers they are.
+/// `store` is borrowed.
+template <class Sink>
+class FeatureStore {
+public:
+    /// Goes on with a stream that is there. Throws what the stream's writer does, ContractError
+    /// where the model does not capture three layers, or the stream's samples are of another model
+    /// or of other layers.
+    template <Device D>
+    FeatureStore(const TargetModel<D>& model, Sink& store, const std::filesystem::path& stream,
+                 ManifestStreamWriter::Options writing, IngestOptions options)
+        : store_(store),
+          options_(std::move(options)),
+          writer_(stream, std::move(writing), [this](const SampleRef& r) { keep(r); }) {
+        require_three_layers(model);
+        auto identity = stream;
+        identity += ".capture.json";
+        claim_capture_identity(identity, capture_identity_of(model), stream);
+    }
+
+    bool has(const GeneratedSequence& s) const {
+        return !detail::teaches(s.conversation(), options_.max_len) ||
+               writer_.contains(detail::sample_id(options_.run_id, index(s)));
+    }
+    void take(const GeneratedSequence& s) {
+        if (has(s)) return;
+        const auto c = s.conversation();
+        const NamedTensor tensors[] = {
+            {std::string(feature::input_ids), detail::token_row(c.input_ids)},
+            {std::string(feature::loss_mask), detail::token_row(c.loss_mask)},
+            {std::string(feature::hidden_state), detail::states_view(s.states.last, s.tokens())},
+            {std::string(feature::aux_hidden_state),
+             detail::states_view(s.states.captured, s.tokens())}};
+        const auto ref = put_sample(store_, options_, index(s), tensors);
+        writer_.append(ref);
+        keep(ref);
+    }
+    void finish() {
+        if (!writer_.finished()) writer_.finish();
+    }
+
+    /// Of all answers so far, in the order of the prompts.
+    Manifest manifest() const {
+        Manifest m;
+        for (const auto& [id, ref] : refs_) m.refs.push_back(ref);
+        return m;
+    }
+    ManifestStreamWriter& stream() { return writer_; }
+
+private:
+    static std::size_t index(const GeneratedSequence& s) {
+        return static_cast<std::size_t>(s.index);
+    }
+    void keep(const SampleRef& r) { refs_.insert_or_assign({r.sample_id.size(), r.sample_id}, r); }
+
+    Sink& store_;
+    IngestOptions options_;
+    std::map<std::pair<std::size_t, std::string>, SampleRef> refs_;  // shorter numbers come first
+    ManifestStreamWriter writer_;  // last: its constructor fills refs_
+};
+
+}  // namespace eyas

@@ -1,0 +1,32 @@
+#pragma once
+#include <cstddef>
+#include <map>
+#include <span>
+#include <string>
+#include <utility>
+
+#include "eyas/core/running_sums.hpp"
+#include "eyas/ingest/checked_sample.hpp"
+#include "eyas/ingest/prototype.hpp"
+
+namespace eyas {
+
+/// Puts a sample whose tensors lie in memory into a store, as ingest() puts a file's: the same
+/// checks, checksums and metadata. `tensors` in the order of feature::all. Throws DataError for
+/// what is no valid sample (nothing is put then), else what the store does.
+template <class Sink>
+SampleRef put_sample(Sink& store, const IngestOptions& options, std::size_t index,
+                     std::span<const NamedTensor> tensors) {
+    std::map<std::string, RunningSums> sums;
+    for (const auto& t : tensors) sums.emplace(t.name, RunningSums(true));
+    const auto layout = validate_sample(
+        tensors, {options.vocab_size, options.max_len, true},
+        "sample '" + detail::sample_id(options.run_id, index) + "'",
+        [&](const NamedTensor& t, auto bytes) { sums.find(t.name)->second(bytes); });
+    Checksums checksums;
+    for (const auto& [name, s] : sums) checksums[name] = s.xxh3();
+    return store.put(detail::ref_prototype(options, index, layout.rows), tensors,
+                     {.known = &checksums});
+}
+
+}  // namespace eyas
