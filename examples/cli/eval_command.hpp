@@ -5,6 +5,7 @@
 #include "evaluation_text.hpp"
 #include "eyas/checkpoint/on_host.hpp"
 #include "eyas/loader/loader.hpp"
+#include "sample_convention.hpp"
 #include "stores.hpp"
 
 namespace eyas::cli {
@@ -17,8 +18,8 @@ public:
                   "weights") {
         draft_.declare(app_, false);
         app_.add_option("--checkpoint", checkpoint_,
-                        "checkpoint directory, or a run directory (its newest); absent: untrained "
-                        "weights of --seed");
+                        "checkpoint directory, a run directory (its newest), or a draft that was "
+                        "exported here or by another program; absent: untrained weights of --seed");
         app_.add_option("--store", store_.uri, "file:DIR, disagg:DIR?store_id=NAME or packed:DIR")
             ->required();
         app_.add_option("--manifest", manifest_,
@@ -31,20 +32,22 @@ public:
 
 private:
     OrderedJson run() override {
-        std::filesystem::path dir;
-        if (!checkpoint_.empty()) dir = newest_checkpoint(checkpoint_);
-        if (dir.empty() && draft_.config.empty())
+        std::string weights;
+        if (!checkpoint_.empty()) weights = weights_file(checkpoint_).string();
+        const auto dir = std::filesystem::path(weights).parent_path();
+        if (weights.empty() && draft_.config.empty())
             throw ContractError("neither --checkpoint nor --draft-config is given", "eval",
                                 "Name a checkpoint, or the config of an untrained draft");
-        const auto config = read_model_config(dir.empty() ? std::filesystem::path(draft_.config)
-                                                          : dir / "config.json");
-        if (!dir.empty() && draft_.vocab_map.empty())
-            draft_.vocab_map = (dir / "model.safetensors").string();
-        const auto map = draft_.map_for(config);
+        const auto config_file = weights.empty() ? draft_.config : (dir / "config.json").string();
+        const auto config = read_draft_config(config_file);
+        const auto map = draft_.map_for(config, weights);
         const auto manifest = samples_of(store_, manifest_);
+        if (const auto c = convention_of_samples(manifest))
+            require_captured_for(*c, config, config_file, draft_.target);
+        if (!weights.empty()) draft_.require_embedding(weights);
         loader_.shuffle = loader_.drop_last = false;
         return draft_.with_model(config, map, [&](auto& model) {
-            if (!dir.empty()) load_weights_into(model, dir);
+            if (!weights.empty()) load_weights_into(model, weights);
             return with_store(
                 store_, [&](auto& store) { return evaluate_all(store, manifest, model, dir); });
         });

@@ -1,5 +1,6 @@
 #pragma once
 #include <cstddef>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -25,6 +26,10 @@ public:
         with(samples_, [](auto&) {});
     }
 
+    /// What they say of how they were captured.
+    std::optional<CaptureConvention> convention() const {
+        return any() ? convention_of(samples_.refs.front()) : std::nullopt;
+    }
     bool any() const { return !samples_.refs.empty(); }
     /// Of which samples there are.
     std::string identity() const { return data_identity(samples_, options_).dump(); }

@@ -34,6 +34,8 @@ struct CaptureOptions {
     /// Conversations are packed up to this many tokens a forward: large enough for efficient matrix
     /// products, small enough to save often. A longer conversation is a pack of its own.
     std::int64_t pack_tokens = 2048;
+    /// Written down beside the features: target_names() of the target's directory.
+    TargetNames target = {};
     /// Called on the capturing thread after every pack.
     std::function<void(const CaptureReport&)> on_progress = {};
     /// Looked at between packs; what is written by then stays. Set it from another thread, which
@@ -140,19 +142,27 @@ public:
 private:
     bool stopped() const { return options_.stop && options_.stop->load(); }
 
+    CaptureConvention convention() const {
+        return {.target_id = options_.target.id,
+                .target = model_.fingerprint(),
+                .layers = {model_.captured_layers().begin(), model_.captured_layers().end()},
+                .tokenizer = options_.target.tokenizer,
+                .vocab_size = model_.config().vocab_size,
+                .hidden_size = model_.config().hidden_size,
+                .dtype = std::string(name_of(DType::BF16))};
+    }
+
     void claim_directory() {
-        const CaptureIdentity mine{
-            model_.fingerprint(),
-            {model_.captured_layers().begin(), model_.captured_layers().end()}};
-        const auto file = capture_identity_file(out_);
-        if (!std::filesystem::exists(file)) {
+        const auto mine = convention();
+        if (!std::filesystem::exists(capture_file(out_))) {
             if (std::filesystem::exists(feature_file(out_, 0)))
                 throw ContractError("holds features of unknown origin", out_.string(),
                                     "Write to another directory");
             eyas::create_directories(out_);
-            write_capture_identity(file, mine);
-        } else if (read_capture_identity(file) != mine) {
-            throw ContractError("holds features of another target model or of other layers",
+            write_capture_identity(out_, mine);
+        } else if (const auto d = difference(read_capture_identity(out_), mine)) {
+            throw ContractError("holds features of another target model or of other layers: " + *d +
+                                    " (there, now)",
                                 out_.string(), "Remove it, or write to another directory");
         }
     }
