@@ -7,6 +7,7 @@
 #include "eyas/checkpoint/draft_config.hpp"
 #include "eyas/checkpoint/draft_convention.hpp"
 #include "eyas/checkpoint/draft_weights.hpp"
+#include "eyas/sample/vocab_map_io.hpp"
 #include "tests/checkpoint/run_directory.hpp"
 
 using namespace eyas;
@@ -99,13 +100,13 @@ TEST_CASE("torch's own state dict in float16, as the EAGLE repository stores it"
 TEST_CASE("the names that programs write lead to the same weights") {
     const RunDirectory dir("names");
     const std::string file = GENERATE("model.safetensors", "pytorch_model.bin");
-    const auto [around, layer] = GENERATE(
-        table<std::string, std::string>({{"", "midlayer."},
-                                         {"", "layers.0."},
-                                         {"model.", "layers.0."},
-                                         {"model.", "midlayer."},
-                                         {"module.model.", "layers.0."},
-                                         {"draft_model.", "midlayer."}}));
+    const auto [around, layer] =
+        GENERATE(table<std::string, std::string>({{"", "midlayer."},
+                                                  {"", "layers.0."},
+                                                  {"model.", "layers.0."},
+                                                  {"model.", "midlayer."},
+                                                  {"module.model.", "layers.0."},
+                                                  {"draft_model.", "midlayer."}}));
     INFO(file << " " << around << layer);
     written(dir, file.c_str(), renamed(around, layer));
     Weights w;
@@ -119,8 +120,8 @@ TEST_CASE("d2t of offsets or of target ids, of either width, with t2d or without
     const auto map = w.map();
     const auto ids = plain_ids(map);
     const std::vector<std::int32_t> narrow(map.d2t.begin(), map.d2t.end());
-    const TensorView narrow_view{reinterpret_cast<const std::byte*>(narrow.data()), DType::I32,
-                                 {map.draft_vocab_size()}};
+    const TensorView narrow_view{
+        reinterpret_cast<const std::byte*>(narrow.data()), DType::I32, {map.draft_vocab_size()}};
     const bool with_t2d = GENERATE(true, false);
     for (const auto& d2t : {view_of(map.d2t), view_of(ids), narrow_view}) {
         const auto path = written(dir, "a.safetensors", [&](auto& tensors) {
@@ -186,14 +187,26 @@ TEST_CASE("weights that are not this draft's are refused, and none is changed") 
     refused([&](auto& t) { set(t, "fc.weight", w.file.at("norm.weight")); }, "shape");
     refused([&](auto& t) { set(t, "norm.weight", view_of(std::vector<std::int64_t>(32, 1))); },
             "int64");
-    refused([&](auto& t) { t.push_back({"midlayer.mlp.bias", w.file.at("norm.weight")}); },
-            "no place for tensor 'midlayer.mlp.bias'");
-    refused([&](auto& t) { t.push_back({"layers.1.mlp.up_proj.weight", w.file.at("fc.weight")}); },
-            "layers.1");
-    refused([&](auto& t) { t.push_back({"model.norm.weight", w.file.at("norm.weight")}); },
-            "two tensors stand for 'norm.weight'");
-    refused([&](auto& t) { t.push_back({"draft_id_to_target_id", w.file.at("d2t")}); },
-            "two tensors stand for 'd2t'");
+    refused(
+        [&](auto& t) {
+            t.push_back({"midlayer.mlp.bias", w.file.at("norm.weight")});
+        },
+        "no place for tensor 'midlayer.mlp.bias'");
+    refused(
+        [&](auto& t) {
+            t.push_back({"layers.1.mlp.up_proj.weight", w.file.at("fc.weight")});
+        },
+        "layers.1");
+    refused(
+        [&](auto& t) {
+            t.push_back({"model.norm.weight", w.file.at("norm.weight")});
+        },
+        "two tensors stand for 'norm.weight'");
+    refused(
+        [&](auto& t) {
+            t.push_back({"draft_id_to_target_id", w.file.at("d2t")});
+        },
+        "two tensors stand for 'd2t'");
     auto map = w.map();
     map.d2t.back() = 127 - 47;
     std::ranges::fill(map.t2d, std::uint8_t{0});
@@ -202,8 +215,8 @@ TEST_CASE("weights that are not this draft's are refused, and none is changed") 
         refused(
             [&](auto& t) {
                 set(t, "d2t", view_of(map.d2t));
-                set(t, "t2d", {reinterpret_cast<const std::byte*>(map.t2d.data()), DType::Bool,
-                               {128}});
+                set(t, "t2d",
+                    {reinterpret_cast<const std::byte*>(map.t2d.data()), DType::Bool, {128}});
             },
             "the vocabulary map is another one");
     CHECK_THROWS_WITH(w.load(dir.path() / "none"), Contains("none"));

@@ -29,8 +29,7 @@ VocabMap some_map(std::int64_t vocab, std::int64_t every = 3) {
 
 /// A target, a checkpoint of a draft for it, and that one's export.
 struct Fixture {
-    explicit Fixture(bool with_convention = true,
-                     ExportLayout layout = ExportLayout::HuggingFace) {
+    explicit Fixture(bool with_convention = true, ExportLayout layout = ExportLayout::HuggingFace) {
         test::TinyLlama().write(dir.path() / "target");
         target.emplace(dir.path() / "target");
         auto json = test::TinyLlama().config();
@@ -188,10 +187,16 @@ TEST_CASE("a config that misleads an engine is found") {
         CHECK_THAT(checks.at("config"), Contains("BAD") && Contains(what));
         CHECK(bad(checks.at("files")));
     };
-    config_says([](Json& j) { j["eagle_config"]["eagle_aux_hidden_state_layer_ids"] = {1, 3, 5}; },
-                "eagle_config.eagle_aux_hidden_state_layer_ids");
-    config_says([](Json& j) { j["eagle_aux_hidden_state_layer_ids"] = {0, 2, 4}; },
-                "eagle_aux_hidden_state_layer_ids");
+    config_says(
+        [](Json& j) {
+            j["eagle_config"]["eagle_aux_hidden_state_layer_ids"] = {1, 3, 5};
+        },
+        "eagle_config.eagle_aux_hidden_state_layer_ids");
+    config_says(
+        [](Json& j) {
+            j["eagle_aux_hidden_state_layer_ids"] = {0, 2, 4};
+        },
+        "eagle_aux_hidden_state_layer_ids");
     config_says([](Json& j) { j["eagle_config"]["use_aux_hidden_state"] = false; },
                 "use_aux_hidden_state");
     config_says([](Json& j) { j["architectures"] = {"LlamaForCausalLM"}; }, "architectures");
@@ -209,9 +214,8 @@ TEST_CASE("another embedding, another target, other tensors are found") {
         std::mt19937 generator(5);
         for (auto& v : random.as<BFloat16>())
             v = BFloat16(static_cast<float>(generator() % 100) / 50.f);
-        f.rewrite([&](auto& tensors) {
-            named(tensors, "embed_tokens.weight").tensor = random.view();
-        });
+        f.rewrite(
+            [&](auto& tensors) { named(tensors, "embed_tokens.weight").tensor = random.view(); });
         CHECK_THAT(f.verify().at("embedding"),
                    Contains("BAD") && Contains("not the target's, first at token 0"));
     }

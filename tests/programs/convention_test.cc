@@ -25,8 +25,13 @@ Words from(const TinyJob& job, const char* features) {
 }
 
 Words eval(const TinyJob& job, const std::string& checkpoint, const char* features) {
-    return {"eval",    "--target", job.path("target"), "--checkpoint", job.path(checkpoint),
-            "--store", "file:" + job.path(features)};
+    return {"eval",
+            "--target",
+            job.path("target"),
+            "--checkpoint",
+            job.path(checkpoint),
+            "--store",
+            "file:" + job.path(features)};
 }
 
 /// As the first versions wrote capture.json.
@@ -55,8 +60,8 @@ TEST_CASE("what was captured is told on every way to the trainer, and in what it
     for (const char* manifest : {"manifest.json", "s.jsonl", "packed/manifest.json"})
         for (const auto& ref : read_manifest(job.path(manifest)).refs)
             CHECK(convention_of(ref) == convention);
-    const auto p = job.run(
-        job.train("a", {"--store", "packed:" + job.path("packed")}, {"--max-steps", "2"}));
+    const auto p =
+        job.run(job.train("a", {"--store", "packed:" + job.path("packed")}, {"--max-steps", "2"}));
     CHECK(p->output().find(silent) == std::string::npos);
     const auto config = read_model_config(job.path("a/checkpoint-2/config.json"));
     CHECK(recorded_convention(config, "x") == convention);
@@ -137,10 +142,10 @@ TEST_CASE("samples captured otherwise than the run says are refused, with the di
     auto more = scan_features(job.path("layers"), {.run_id = "more"});
     mixed.refs.insert(mixed.refs.end(), more.refs.begin(), more.refs.end());
     write_manifest(job.path("mixed.json"), mixed);
-    refused(job.train("new", {"--store", "file:" + job.path(""), "--manifest",
-                              job.path("mixed.json")},
-                      two),
-            "sample 'more:00000000': was captured otherwise");
+    refused(
+        job.train("new", {"--store", "file:" + job.path(""), "--manifest", job.path("mixed.json")},
+                  two),
+        "sample 'more:00000000': was captured otherwise");
 }
 
 TEST_CASE("export --verify proves an export, and names what was done to one") {
@@ -148,9 +153,8 @@ TEST_CASE("export --verify proves an export, and names what was done to one") {
     job.capture();
     job.run(job.train("a", job.colocated(), {"--max-steps", "3"}));
     const auto verify = [&](const Words& more, int code = 0, const char* layout = "hf") {
-        Words words{"export",   "--checkpoint", job.path("a"),      "--out",
-                    job.path("export"), "--target", job.path("target"), "--layout",
-                    layout,     "--verify"};
+        Words words{"export",   "--checkpoint",     job.path("a"), "--out", job.path("export"),
+                    "--target", job.path("target"), "--layout",    layout,  "--verify"};
         words.insert(words.end(), more.begin(), more.end());
         return job.run(words, code);
     };
@@ -180,19 +184,18 @@ TEST_CASE("export --verify proves an export, and names what was done to one") {
     const auto bad = verify({}, 1);
     CHECK_THAT(bad->output(), Contains("DIFFERS  weights"));
     CHECK_THAT(bad->errors(), Contains("is not an export of this checkpoint"));
-    CHECK_THAT(job.run({"export", "--checkpoint", job.path("a"), "--out", job.path("b"),
-                        "--verify"},
-                       1)
-                   ->errors(),
-               Contains("--target is missing"));
+    CHECK_THAT(
+        job.run({"export", "--checkpoint", job.path("a"), "--out", job.path("b"), "--verify"}, 1)
+            ->errors(),
+        Contains("--target is missing"));
 }
 
 TEST_CASE("a draft in another program's form is evaluated and started from") {
     const TinyJob job;
     job.capture();
     job.run(job.train("a", job.colocated(), {"--max-steps", "3"}));
-    job.run({"export", "--checkpoint", job.path("a"), "--out", job.path("export"), "--layout",
-             "hf", "--target", job.path("target")});
+    job.run({"export", "--checkpoint", job.path("a"), "--out", job.path("export"), "--layout", "hf",
+             "--target", job.path("target")});
     // As vLLM's speculators name things, in a torch file, without t2d.
     const SafetensorsFile exported(job.path("export/model.safetensors"));
     auto tensors = exported.tensors();

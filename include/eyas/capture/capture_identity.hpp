@@ -15,7 +15,7 @@ namespace eyas {
 /// What does not follow from a target's numbers: how people call it, and its tokenizer.
 struct TargetNames {
     std::string id = "unknown";
-    std::string tokenizer;  // XXH3-64 of tokenizer.json; "" where there is none
+    std::string tokenizer = {};  // XXH3-64 of tokenizer.json; "" where there is none
 };
 
 /// Of a Hugging Face directory: its config's _name_or_path, or the directory's own name.

@@ -79,16 +79,16 @@ inline void require_convention(const CaptureConvention& c, const ModelConfig& dr
     };
     same("vocab_size", c.vocab_size, draft.vocab_size);
     same("target_hidden_size", c.hidden_size, draft.target_hidden_size);
-    if (const auto layers = configured_layers(draft.source, where); layers && *layers != c.layers)
-        refuse("layers: " + Json(*layers).dump() + " in the config, " + Json(c.layers).dump() +
-                   " of the samples",
-               "Capture these layers (eyas capture --layers), or correct "
-               "eagle_aux_hidden_state_layer_ids");
     if (const auto own = recorded_convention(draft, where))
         if (const auto d = difference(*own, c))
             refuse(
                 *d + " (of the draft, of the samples)",
                 "Use samples of the capture that the draft was trained on, or start a new draft");
+    if (const auto layers = configured_layers(draft.source, where); layers && *layers != c.layers)
+        refuse("layers: " + Json(*layers).dump() + " in the config, " + Json(c.layers).dump() +
+                   " of the samples",
+               "Capture these layers (eyas capture --layers), or correct "
+               "eagle_aux_hidden_state_layer_ids");
 }
 
 /// What tells one draft vocabulary from another: XXH3-64 of d2t [W] int64 in bytes.

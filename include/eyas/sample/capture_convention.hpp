@@ -23,7 +23,7 @@ struct CaptureConvention {
     std::vector<std::int64_t> layers;  // captured, counted from 0: the residual stream after each
     std::string norm = "final_norm";   // hidden_state is after the model's norm; captured states
                                        // are before any
-    std::string tokenizer;             // XXH3-64 of tokenizer.json; "": not known, not compared
+    std::string tokenizer = {};        // XXH3-64 of tokenizer.json; "": not known, not compared
     std::int64_t vocab_size = 0;       // V, of the target
     std::int64_t hidden_size = 0;      // Dt
     std::string dtype = "bfloat16";    // of states as they were captured
