@@ -111,6 +111,7 @@ private:
                                 "prefetch", "prefetch-threads", "memory-budget", "ring-bytes"})
             mine.erase(own);
         mine["samples"] = data_identity(samples, a_.options.loader).dump();
+        mine["capture"] = convention_ ? convention_identity(*convention_).dump() : "";
         mine["held-out samples"] = held_out.identity();
         group_.require_same(mine);
     }
