@@ -41,6 +41,7 @@ private:
         TargetModel<Cpu> model(weights, {layers_, false});
         Progress progress("capture", static_cast<std::int64_t>(conversations.size()));
         options_.stop = &stop_requested();
+        options_.target = target_names(weights);
         options_.on_progress = [&](const CaptureReport& r) {
             progress.show(r.captured + r.reused,
                           "  " +

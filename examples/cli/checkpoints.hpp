@@ -2,6 +2,7 @@
 #include <filesystem>
 #include <string>
 
+#include "eyas/checkpoint/draft_weights.hpp"
 #include "eyas/checkpoint/state.hpp"
 
 namespace eyas::cli {
@@ -19,13 +20,14 @@ inline std::filesystem::path newest_checkpoint(const std::filesystem::path& path
     return *latest.path;
 }
 
-/// The file of a draft's weights: of an export, a checkpoint or a run directory, or itself.
+/// The file of a draft's weights: of an export, another program's draft, a checkpoint or a run
+/// directory, or itself.
 inline std::filesystem::path weights_file(const std::filesystem::path& path) {
     if (!std::filesystem::is_directory(path)) return path;
-    constexpr const char* name = "model.safetensors";
     const bool checkpoint = std::filesystem::exists(path / eyas::detail::state_file);
-    if (!checkpoint && std::filesystem::exists(path / name)) return path / name;
-    return newest_checkpoint(path) / name;
+    for (const char* name : DraftWeights::file_names)
+        if (!checkpoint && std::filesystem::exists(path / name)) return path / name;
+    return DraftWeights::file_of(newest_checkpoint(path));
 }
 
 }  // namespace eyas::cli

@@ -3,11 +3,15 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "evaluation_text.hpp"
+#include "eyas/capture/capture_directory.hpp"
 #include "eyas/capture/conversations.hpp"
+#include "eyas/core/convert.hpp"
 #include "eyas/core/stop_signals.hpp"
 #include "eyas/device/cpu.hpp"
 #include "eyas/evaluate/speculative_decoder.hpp"
@@ -42,6 +46,11 @@ public:
             ->capture_default_str()
             ->check(CLI::PositiveNumber);
         app.add_option("--prompts", most_, "at most so many; 0: all")->capture_default_str();
+        app.add_option(
+               "--layers", layers_,
+               "three layers of the target that the draft reads (default: those that it was "
+               "trained on, else 1,N/2-1,N-4)")
+            ->delimiter(',');
         app.add_option("--stop-ids", options_.stop_ids,
                        "tokens that end an answer (default: eos_token_id of config.json)")
             ->delimiter(',');
@@ -49,16 +58,28 @@ public:
 
     bool wanted() const { return !conversations_.empty(); }
 
-    /// `layers`: captured, as the draft was trained on; empty: the default.
-    OrderedJson run(const HfWeights& target_weights, std::vector<std::int64_t> layers,
+    /// `trained_on`: the convention of the features that the draft was trained on, where it says.
+    /// Its weights are rounded to bfloat16, as an engine has them. Throws ContractError for another
+    /// target, or other layers than those.
+    OrderedJson run(const HfWeights& target_weights,
+                    const std::optional<CaptureConvention>& trained_on,
                     const ModelConfig& draft_config, const VocabMap& map,
                     std::span<const NamedTensor> draft_weights) {
+        if (trained_on && layers_.empty()) layers_ = trained_on->layers;
         options_.shape = parse_draft_shape(shape_);
         options_.verification = rejection_ ? Verification::Rejection : Verification::Match;
         options_.stop = &stop_requested();
-        TargetModel<Cpu> target(target_weights, {std::move(layers)});
+        TargetModel<Cpu> target(target_weights, {layers_});
+        if (trained_on)
+            if (const auto d = difference(*trained_on,
+                                          capture_convention(target, target_names(target_weights))))
+                throw ContractError("the draft was trained on features captured otherwise: " + *d +
+                                        " (trained on, now)",
+                                    target_weights.path().string(),
+                                    "Name the draft's own target, and no other --layers");
         if (options_.stop_ids.empty()) options_.stop_ids = end_tokens(target.config());
-        DraftDecoder<Cpu> draft(draft_config, map, draft_weights, target.embedding());
+        const auto rounded = in_bfloat16(draft_weights);
+        DraftDecoder<Cpu> draft(draft_config, map, rounded.views, target.embedding());
         const auto prompts = read_prompts(target.config());
         auto plain_options = options_;
         plain_options.shape = DraftShape::none();
@@ -78,6 +99,23 @@ private:
 
         double rate() const { return static_cast<double>(tokens) / std::max(seconds, 1e-9); }
     };
+
+    struct Rounded {
+        std::vector<Tensor> tensors;
+        std::vector<NamedTensor> views;
+    };
+    static Rounded in_bfloat16(std::span<const NamedTensor> weights) {
+        Rounded r;
+        for (const auto& w : weights) {
+            if (w.tensor.dtype != DType::F32) continue;  // vocabulary map, or rounded already
+            r.tensors.emplace_back(DType::BF16, w.tensor.shape);
+            convert_into(w.tensor, r.tensors.back().mutable_view());
+            r.views.push_back({w.name, r.tensors.back().view()});
+        }
+        for (const auto& w : weights)
+            if (w.tensor.dtype == DType::BF16) r.views.push_back(w);
+        return r;
+    }
 
     static std::vector<std::int64_t> end_tokens(const ModelConfig& c) {
         const auto eos = c.source.value("eos_token_id", Json());
@@ -146,6 +184,7 @@ private:
 
     std::string conversations_, shape_ = "chain:4";
     SpeculativeOptions options_;
+    std::vector<std::int64_t> layers_;
     bool rejection_ = false;
     std::int64_t most_ = 0;
 };

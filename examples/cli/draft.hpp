@@ -3,6 +3,7 @@
 #include <optional>
 #include <string>
 
+#include "eyas/checkpoint/draft_weights.hpp"
 #include "eyas/format/hf_weights.hpp"
 #include "eyas/sample/vocab_map_build.hpp"
 #include "eyas/sample/vocab_map_io.hpp"
@@ -58,8 +59,10 @@ struct DraftArguments {
             ->capture_default_str();
     }
 
-    /// The map given, else every token.
-    VocabMap map_for(const ModelConfig& c) const {
+    /// The map given, else that of the draft in `weights`, else every token.
+    VocabMap map_for(const ModelConfig& c, const std::string& weights = "") const {
+        if (vocab_map.empty() && !weights.empty())
+            return DraftWeights(weights).vocab_map(c.vocab_size, c.draft_vocab_size);
         auto map = vocab_map.empty() ? identity_vocab_map(c.vocab_size) : load_vocab_map(vocab_map);
         check_vocab_map(map, c.vocab_size, c.draft_vocab_size,
                         vocab_map.empty() ? "draft config without --vocab-map" : vocab_map);
@@ -73,6 +76,12 @@ struct DraftArguments {
             return eyas::memory_plan<M>(c, options(), rows, ring_bytes, checkpoint_copy, rank,
                                         world, device_at<typename M::DeviceType>(gpu));
         });
+    }
+
+    /// Throws ContractError where the draft in `weights` has an embedding that is not the target's.
+    void require_embedding(const std::string& weights) const {
+        const HfWeights from(target);
+        require_target_embedding(DraftWeights(weights), FrozenTarget::of(from).embed_tokens);
     }
 
     /// Builds the model on the device and in the precision asked for and calls f(model). Throws

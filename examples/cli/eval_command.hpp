@@ -8,6 +8,7 @@
 #include "eyas/format/safetensors.hpp"
 #include "eyas/loader/loader.hpp"
 #include "held_out.hpp"
+#include "sample_convention.hpp"
 #include "stores.hpp"
 
 namespace eyas::cli {
@@ -21,8 +22,8 @@ public:
               "with --conversations by answering their prompts with target and draft") {
         draft_.declare(app_, false);
         app_.add_option("--checkpoint", checkpoint_,
-                        "checkpoint directory, or a run directory (its newest); absent: untrained "
-                        "weights of --seed");
+                        "checkpoint directory, a run directory (its newest), or a draft that was "
+                        "exported here or by another program; absent: untrained weights of --seed");
         app_.add_option("--store", store_.uri, "file:DIR, disagg:DIR?store_id=NAME or packed:DIR");
         app_.add_option("--manifest", manifest_,
                         "samples; for file:DIR and packed:DIR all of the directory where absent");
@@ -39,40 +40,39 @@ public:
 
 private:
     OrderedJson run() override {
-        std::filesystem::path dir;
-        if (!checkpoint_.empty()) dir = newest_checkpoint(checkpoint_);
-        if (dir.empty() && draft_.config.empty())
+        std::string weights;
+        if (!checkpoint_.empty()) weights = weights_file(checkpoint_).string();
+        const auto dir = std::filesystem::path(weights).parent_path();
+        if (weights.empty() && draft_.config.empty())
             throw ContractError("neither --checkpoint nor --draft-config is given", "eval",
                                 "Name a checkpoint, or the config of an untrained draft");
-        const auto config = read_model_config(dir.empty() ? std::filesystem::path(draft_.config)
-                                                          : dir / "config.json");
-        if (!dir.empty() && draft_.vocab_map.empty())
-            draft_.vocab_map = (dir / "model.safetensors").string();
-        const auto map = draft_.map_for(config);
-        if (decoding_.wanted()) return decode(config, map, dir);
+        const auto config_file = weights.empty() ? draft_.config : (dir / "config.json").string();
+        const auto config = read_draft_config(config_file);
+        const auto map = draft_.map_for(config, weights);
+        if (decoding_.wanted()) return decode(config, map, weights);
         if (store_.uri.empty())
             throw ContractError("neither --store nor --conversations is given", "eval",
                                 "Name the samples, or conversations whose prompts are answered");
         const auto manifest = samples_of(store_, manifest_);
+        if (const auto c = convention_of_samples(manifest))
+            require_captured_for(*c, config, config_file, draft_.target);
+        if (!weights.empty()) draft_.require_embedding(weights);
         loader_.shuffle = loader_.drop_last = false;
         return draft_.with_model(config, map, [&](auto& model) {
-            if (!dir.empty()) load_weights_into(model, dir);
+            if (!weights.empty()) load_weights_into(model, weights);
             return with_store(
                 store_, [&](auto& store) { return evaluate_all(store, manifest, model, dir); });
         });
     }
 
-    OrderedJson decode(const ModelConfig& config, const VocabMap& map,
-                       const std::filesystem::path& dir) {
+    OrderedJson decode(const ModelConfig& config, const VocabMap& map, const std::string& weights) {
         const HfWeights target(draft_.target);
-        if (!dir.empty()) {
-            const SafetensorsFile weights(dir / "model.safetensors");
-            return decoding_.run(target, {}, config, map, weights.tensors());
-        }
+        const auto convention = recorded_convention(config, weights);
         return draft_.with_model(config, map, [&](auto& model) {
+            if (!weights.empty()) load_weights_into(model, weights);
             const auto host = eyas::detail::weights_on_host(model);
             const auto content = host.content();
-            return decoding_.run(target, {}, config, map,
+            return decoding_.run(target, convention, config, map,
                                  draft_tensors(content.parameters, content.vocab_map));
         });
     }

@@ -51,6 +51,10 @@ public:
         with(samples_, [](auto&) {});
     }
 
+    /// What they say of how they were captured.
+    std::optional<CaptureConvention> convention() const {
+        return any() ? convention_of(samples_.refs.front()) : std::nullopt;
+    }
     bool any() const { return !samples_.refs.empty(); }
     /// Of which samples there are.
     std::string identity() const { return data_identity(samples_, options_).dump(); }

@@ -95,21 +95,23 @@ private:
         TargetModel<Cpu> model(weights,
                                {options_.capture ? layers_ : std::vector<std::int64_t>{0}});
         if (!features_.empty()) {
-            FeatureFiles files(model, features_, ingest_.max_len);
+            FeatureFiles files(model, features_, ingest_.max_len, target_names(weights));
             return answer(model, prompts, files);
         }
         if (!store_.uri.empty())
-            return with_store(store_, [&](auto& s) { return put(model, prompts, s); });
+            return with_store(
+                store_, [&](auto& s) { return put(model, target_names(weights), prompts, s); });
         NoFeatures none;
         return answer(model, prompts, none);
     }
 
     template <class S>
-    OrderedJson put(TargetModel<Cpu>& model, const std::vector<Prompt>& prompts, S& store) {
+    OrderedJson put(TargetModel<Cpu>& model, const TargetNames& names,
+                    const std::vector<Prompt>& prompts, S& store) {
         ingest_.vocab_size = model.config().vocab_size;
         FeatureStore<S> features(model, store,
                                  stream_.empty() ? manifest_ + ".refs.jsonl" : stream_,
-                                 {.producer = "eyas rollout"}, ingest_);
+                                 {.producer = "eyas rollout"}, ingest_, names);
         const ManifestHandshake handshake{manifest_};
         if (!manifest_.empty()) handshake.begin();
         try {

@@ -22,8 +22,9 @@ struct TrainArguments {
     void declare(CLI::App& app) {
         draft.declare(app, true);
         app.add_option("--init", init,
-                       "weights to start from instead of those of --seed: an exported draft, a "
-                       "checkpoint or a run directory; their map too where --vocab-map is absent");
+                       "weights to start from instead of those of --seed: a draft that "
+                       "was exported here or by another program, a checkpoint or a run directory; "
+                       "their map too where --vocab-map is absent");
         declare_samples(app);
         auto* features =
             app.add_option("--eval-features", held_out, "directory of held-out feature files");

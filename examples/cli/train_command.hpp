@@ -1,10 +1,13 @@
 #pragma once
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 
 #include "checkpoints.hpp"
 #include "command.hpp"
@@ -16,6 +19,7 @@
 #include "group.hpp"
 #include "placement.hpp"
 #include "plan_training.hpp"
+#include "sample_convention.hpp"
 #include "train_arguments.hpp"
 #include "training_run.hpp"
 
@@ -53,17 +57,18 @@ private:
                                 "Leave out --consume-once, or ingest them into a store");
         a_.options.trainer.schedule.kind = schedule_from_name(a_.scheduler);
         a_.options.trainer.seed = a_.draft.seed;
-        const auto config = read_model_config(a_.draft.config);
+        auto config = read_draft_config(a_.draft.config);
         if (!a_.init.empty()) {
             a_.init = weights_file(a_.init).string();
-            if (a_.draft.vocab_map.empty()) a_.draft.vocab_map = a_.init;
+            a_.draft.require_embedding(a_.init);
         }
-        const auto map = a_.draft.map_for(config);
+        const auto map = a_.draft.map_for(config, a_.init);
         if (a_.follow) {
             plan_memory(config, {});
-            return follow(config, map);
+            return follow(std::move(config), map);
         }
         const auto manifest = samples_of(a_.store, a_.manifest);
+        train_on(convention_of_samples(manifest), config);
         if (a_.store.consume_once) require_removable(manifest);
         plan_memory(config, manifest);
         return a_.draft.with_model(config, map, [&](auto& model) {
@@ -72,6 +77,20 @@ private:
                 return train(store, manifest, std::to_string(manifest.refs.size()), model);
             });
         });
+    }
+
+    /// Throws ContractError unless samples of this convention are what the draft, what it starts
+    /// from and the target are for. What the run writes says it.
+    void train_on(const std::optional<CaptureConvention>& c, ModelConfig& config) {
+        convention_ = c;
+        if (c) {
+            require_captured_for(*c, config, a_.draft.config, a_.draft.target);
+            if (!a_.init.empty())
+                if (const auto from = config_beside(a_.init))
+                    require_convention(*c, *from, a_.init);
+            a_.options.trainer.identity["capture"] = convention_identity(*c);
+        }
+        record_convention(config, c);
     }
 
     /// Only rank 0 speaks; what goes wrong is said by all.
@@ -101,6 +120,7 @@ private:
               "prefetch-threads", "memory-budget", "ring-bytes", "no-verify"})
             mine.erase(own);
         mine["samples"] = data_identity(samples, a_.options.loader).dump();
+        mine["capture"] = convention_ ? convention_identity(*convention_).dump() : "";
         mine["held-out samples"] = held_out.identity();
         group_.require_same(mine);
     }
@@ -122,12 +142,19 @@ private:
                     static_cast<long long>(plan_.rows), plan_.text().c_str());
     }
 
-    OrderedJson follow(const ModelConfig& config, const VocabMap& map) {
+    OrderedJson follow(ModelConfig config, const VocabMap& map) {
         a_.options.loader.shuffle = false;
         FollowedStream stream(
             a_.manifest, {.wait = std::chrono::seconds(a_.wait), .interrupt = &stop_requested()});
         std::fprintf(stderr, "following %s\n", a_.manifest.c_str());
         if (!stream.open()) return {};
+        const std::atomic<bool> never{false};  // the first sample says how all were captured
+        const auto first = stream.await(1, never);
+        if (first == FollowedStream::Await::Interrupted) return {};
+        if (first == FollowedStream::Await::There) {
+            if (!convention_of(stream[0])) say_silent();
+            train_on(convention_of(stream[0]), config);
+        }
         return a_.draft.with_model(config, map, [&](auto& model) {
             start_from(model);
             return with_store(
@@ -174,10 +201,20 @@ private:
         return std::make_unique<TraceRecorder>(path.parent_path() / name, rank);
     }
 
+    void require_same_capture(const HeldOut& held_out) const {
+        const auto theirs = held_out.convention();
+        if (!theirs || !convention_) return;
+        if (const auto d = difference(*convention_, *theirs))
+            throw ContractError(
+                "held-out samples were captured otherwise: " + *d + " (of the samples, held out)",
+                a_.held_out, "Capture them as the samples to train on");
+    }
+
     /// `samples`: a manifest or a stream; `count`: how many there are, in words.
     template <class S, class Samples, class M>
     OrderedJson train(S& store, Samples& samples, const std::string& count, M& model) {
         const HeldOut held_out(a_.held_out, a_.options.loader, a_.held_out_draft, a_.draft.target);
+        require_same_capture(held_out);
         require_agreement(samples, held_out);
         group_.share_weights(model);
         const auto room = room_for_states(model.device(), store, samples);
@@ -207,6 +244,7 @@ private:
     TrainingGroup group_;
     bool is_root_ = true;
     MemoryPlan plan_;
+    std::optional<CaptureConvention> convention_;  // of the samples
 };
 
 }  // namespace eyas::cli

@@ -32,6 +32,8 @@ struct CaptureOptions {
     /// Conversations are packed up to this many tokens a forward: large enough for efficient matrix
     /// products, small enough to save often. A longer conversation is a pack of its own.
     std::int64_t pack_tokens = 2048;
+    /// Written down beside the features: target_names() of the target's directory.
+    TargetNames target = {};
     /// Called on the capturing thread after every pack.
     std::function<void(const CaptureReport&)> on_progress = {};
     /// Looked at between packs; what is written by then stays. Set it from another thread, which
@@ -53,7 +55,7 @@ public:
     FeatureCapture(TargetModel<D>& model, std::filesystem::path out, CaptureOptions options = {})
         : model_(model), out_(std::move(out)), options_(std::move(options)) {
         require_three_layers(model_);
-        claim_capture_directory(model_, out_);
+        claim_capture_directory(capture_convention(model_, options_.target), out_);
     }
 
     /// Captures conversation i into feature_file(out, i). Throws what the model's forward throws,

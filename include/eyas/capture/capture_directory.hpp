@@ -1,5 +1,6 @@
 #pragma once
 #include <filesystem>
+#include <string>
 
 #include "eyas/capture/capture_identity.hpp"
 #include "eyas/capture/feature_file.hpp"
@@ -7,31 +8,33 @@
 
 namespace eyas {
 
+/// How features that are captured of this model now are captured.
 template <Device D>
-CaptureIdentity capture_identity_of(const TargetModel<D>& model) {
-    return {model.fingerprint(), {model.captured_layers().begin(), model.captured_layers().end()}};
+CaptureConvention capture_convention(const TargetModel<D>& model, const TargetNames& names) {
+    return {.target_id = names.id,
+            .target = model.fingerprint(),
+            .layers = {model.captured_layers().begin(), model.captured_layers().end()},
+            .tokenizer = names.tokenizer,
+            .vocab_size = model.config().vocab_size,
+            .hidden_size = model.config().hidden_size,
+            .dtype = std::string(name_of(DType::BF16))};
 }
 
-/// Makes `file` say whose features lie at `where`. Throws ContractError where it says another.
-inline void claim_capture_identity(const std::filesystem::path& file, const CaptureIdentity& mine,
-                                   const std::filesystem::path& where) {
-    if (!std::filesystem::exists(file))
-        write_capture_identity(file, mine);
-    else if (read_capture_identity(file) != mine)
-        throw ContractError("holds features of another target model or of other layers",
-                            where.string(), "Remove it, or write to another directory");
-}
-
-/// Makes a directory one of features of this model and these layers. Throws ContractError where it
-/// holds features of another target, of other layers or of unknown origin.
-template <Device D>
-void claim_capture_directory(const TargetModel<D>& model, const std::filesystem::path& out) {
-    const auto file = capture_identity_file(out);
-    if (!std::filesystem::exists(file) && std::filesystem::exists(feature_file(out, 0)))
-        throw ContractError("holds features of unknown origin", out.string(),
-                            "Write to another directory");
-    eyas::create_directories(out);
-    claim_capture_identity(file, capture_identity_of(model), out);
+/// Makes a directory one of features that are captured so. Throws ContractError where it holds
+/// features of another target, of other layers or of unknown origin.
+inline void claim_capture_directory(const CaptureConvention& mine,
+                                    const std::filesystem::path& out) {
+    if (!std::filesystem::exists(capture_file(out))) {
+        if (std::filesystem::exists(feature_file(out, 0)))
+            throw ContractError("holds features of unknown origin", out.string(),
+                                "Write to another directory");
+        eyas::create_directories(out);
+        write_capture_identity(out, mine);
+    } else if (const auto d = difference(read_capture_identity(out), mine)) {
+        throw ContractError(
+            "holds features of another target model or of other layers: " + *d + " (there, now)",
+            out.string(), "Remove it, or write to another directory");
+    }
 }
 
 /// EAGLE3 reads three layers. Throws ContractError where the model captures another number.

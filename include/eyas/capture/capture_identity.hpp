@@ -1,37 +1,69 @@
 #pragma once
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "eyas/core/checksum.hpp"
 #include "eyas/core/json.hpp"
+#include "eyas/format/hf_weights.hpp"
+#include "eyas/sample/capture_convention.hpp"
 
 namespace eyas {
 
-/// What makes captured features those of one target: two captures with equal identities write equal
-/// features for equal conversations. It lies in the output directory as capture.json, so that a
-/// resumed capture never mixes two models.
+/// What does not follow from a target's numbers: how people call it, and its tokenizer.
+struct TargetNames {
+    std::string id = "unknown";
+    std::string tokenizer = {};  // XXH3-64 of tokenizer.json; "" where there is none
+};
+
+/// Of a Hugging Face directory: its config's _name_or_path, or the directory's own name.
+inline TargetNames target_names(const HfWeights& target) {
+    TargetNames names;
+    const auto dir = std::filesystem::absolute(target.path()).lexically_normal();
+    names.id = (dir.has_filename() ? dir : dir.parent_path()).filename().string();
+    const auto& config = target.config().source;
+    if (const auto given = config.value("_name_or_path", Json()); given.is_string() && given != "")
+        names.id = given.get<std::string>().substr(0, MetadataLimits::string_bytes);
+    const auto tokenizer = target.path() / "tokenizer.json";
+    if (std::filesystem::is_regular_file(tokenizer))
+        names.tokenizer = hex64(xxh3(MappedFile(tokenizer).bytes()));
+    return names;
+}
+
+/// What makes captured features those of one target: two captures that agree write equal features
+/// for equal conversations. It lies in the output directory as capture.json, so that a resumed
+/// capture never mixes two models. The first versions wrote target and layers only.
 struct CaptureIdentity {
     std::string target;                // TargetModel::fingerprint()
     std::vector<std::int64_t> layers;  // captured
-
-    friend bool operator==(const CaptureIdentity&, const CaptureIdentity&) = default;
+    std::optional<CaptureConvention> convention = {};
 };
 
-inline std::filesystem::path capture_identity_file(const std::filesystem::path& out) {
-    return out / "capture.json";
-}
-
-inline CaptureIdentity read_capture_identity(const std::filesystem::path& file) {
+/// Throws DataError for a file that is damaged.
+inline CaptureIdentity read_capture_identity(const std::filesystem::path& features) {
+    const auto file = capture_file(features);
     const auto json = read_json_file(file);
     const auto where = file.string();
     return {required<std::string>(json, "target", where),
-            required<std::vector<std::int64_t>>(json, "layers", where)};
+            required<std::vector<std::int64_t>>(json, "layers", where),
+            captured_convention(features)};
 }
 
-inline void write_capture_identity(const std::filesystem::path& file, const CaptureIdentity& id) {
-    const OrderedJson json = {{"target", id.target}, {"layers", id.layers}};
-    write_text_file(file, json.dump(2) + "\n");
+inline void write_capture_identity(const std::filesystem::path& features,
+                                   const CaptureConvention& c) {
+    write_text_file(capture_file(features), convention_to_json(c).dump(2) + "\n");
+}
+
+/// As difference() of two conventions, of which one may be a first version's.
+inline std::optional<std::string> difference(const CaptureIdentity& saved,
+                                             const CaptureConvention& now) {
+    if (saved.convention) return difference(*saved.convention, now);
+    auto all = now;
+    all.target = saved.target;
+    all.layers = saved.layers;
+    return difference(all, now);
 }
 
 }  // namespace eyas

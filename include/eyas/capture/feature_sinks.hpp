@@ -42,10 +42,11 @@ public:
     /// Throws ContractError where the model does not capture three layers, or `out` is of another
     /// model or of other layers.
     template <Device D>
-    FeatureFiles(const TargetModel<D>& model, std::filesystem::path out, std::int64_t max_len)
+    FeatureFiles(const TargetModel<D>& model, std::filesystem::path out, std::int64_t max_len,
+                 const TargetNames& names = {})
         : out_(std::move(out)), width_(model.config().hidden_size), max_len_(max_len) {
         require_three_layers(model);
-        claim_capture_directory(model, out_);
+        claim_capture_directory(capture_convention(model, names), out_);
         std::filesystem::remove(capture_done_file(out_));
     }
 
@@ -73,24 +74,25 @@ private:
 };
 
 /// Samples of a store, told in a manifest stream as soon as the store has them: the id of answer i
-/// is RUN:i whatever ended first. STREAM.capture.json says of which model and layers they are.
-/// `store` is borrowed.
+/// is RUN:i whatever ended first. Each ref says how its features were captured. `store` is
+/// borrowed.
 template <class Sink>
 class FeatureStore {
 public:
     /// Goes on with a stream that is there. Throws what the stream's writer does, ContractError
-    /// where the model does not capture three layers, or the stream's samples are of another model
-    /// or of other layers.
+    /// where the model does not capture three layers, DataError where the stream's samples were
+    /// captured otherwise.
     template <Device D>
     FeatureStore(const TargetModel<D>& model, Sink& store, const std::filesystem::path& stream,
-                 ManifestStreamWriter::Options writing, IngestOptions options)
+                 ManifestStreamWriter::Options writing, IngestOptions options,
+                 const TargetNames& names = {})
         : store_(store),
-          options_(std::move(options)),
+          options_(captured_as(std::move(options), capture_convention(model, names))),
           writer_(stream, std::move(writing), [this](const SampleRef& r) { keep(r); }) {
         require_three_layers(model);
-        auto identity = stream;
-        identity += ".capture.json";
-        claim_capture_identity(identity, capture_identity_of(model), stream);
+        SampleRef mine;
+        tell_convention(mine, options_.convention);
+        convention_(mine);
     }
 
     bool has(const GeneratedSequence& s) const {
@@ -123,14 +125,22 @@ public:
     ManifestStreamWriter& stream() { return writer_; }
 
 private:
+    static IngestOptions captured_as(IngestOptions options, CaptureConvention convention) {
+        options.convention = std::move(convention);
+        return options;
+    }
     static std::size_t index(const GeneratedSequence& s) {
         return static_cast<std::size_t>(s.index);
     }
-    void keep(const SampleRef& r) { refs_.insert_or_assign({r.sample_id.size(), r.sample_id}, r); }
+    void keep(const SampleRef& r) {
+        convention_(r);
+        refs_.insert_or_assign({r.sample_id.size(), r.sample_id}, r);
+    }
 
     Sink& store_;
     IngestOptions options_;
     std::map<std::pair<std::size_t, std::string>, SampleRef> refs_;  // shorter numbers come first
+    CommonConvention convention_;
     ManifestStreamWriter writer_;  // last: its constructor fills refs_
 };
 

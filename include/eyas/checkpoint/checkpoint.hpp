@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "eyas/checkpoint/config_json.hpp"
+#include "eyas/checkpoint/draft_weights.hpp"
 #include "eyas/checkpoint/state.hpp"
 #include "eyas/core/convert.hpp"
 #include "eyas/format/safetensors.hpp"
@@ -116,10 +117,6 @@ inline void copy_slices(const SafetensorsFile& file, std::span<const TensorSlice
             s.part.data);
 }
 
-inline void copy_all(const SafetensorsFile& file, std::span<const NamedBuffer> buffers) {
-    for (const auto& b : buffers) convert_into(file.at(b.name), b.buffer);
-}
-
 inline std::vector<NamedBuffer> value_buffers(std::span<const Parameter> parameters) {
     std::vector<NamedBuffer> all;
     for (const auto& p : parameters) all.push_back({p.name, p.value});
@@ -162,19 +159,35 @@ inline CheckpointState restore_checkpoint(const std::filesystem::path& dir,
     return state;
 }
 
-/// Only the weights, from model.safetensors of a checkpoint directory or any safetensors file with
-/// those names, converted to the model's precision. The file's vocabulary map must be the model's.
+namespace detail {
+inline void require_weight(const TensorView& have, const Parameter& p, const std::string& where) {
+    if (!(have.shape == p.value.shape))
+        throw DataError("shape " + have.shape.text() + ", the model has " + p.value.shape.text(),
+                        where + ": " + p.name, "Use the draft's own config");
+    if (have.dtype != DType::F32 && have.dtype != DType::BF16 && have.dtype != DType::F16)
+        throw DataError("dtype " + std::string(name_of(have.dtype)), where + ": " + p.name,
+                        "Store weights as float32, bfloat16 or float16");
+}
+}  // namespace detail
+
+/// Only the weights, of a checkpoint, an export or another program's draft (DraftWeights),
+/// converted to the model's precision. Everything is checked before the first byte changes. Throws
+/// ContractError where the vocabulary map is not the model's, DataError for weights that are
+/// missing, misshapen, or that the model has no place for.
 inline void load_weights(const std::filesystem::path& path, std::span<const Parameter> parameters,
                          const VocabMap& map) {
-    const SafetensorsFile file(std::filesystem::is_directory(path) ? path / "model.safetensors"
-                                                                   : path);
-    detail::check_same_vocab_map(file, map);
-    for (const auto& p : parameters)
-        if (!(file.at(p.name).shape == p.value.shape))
-            throw DataError(
-                "shape " + file.at(p.name).shape.text() + ", the model has " + p.value.shape.text(),
-                file.path().string() + ": " + p.name, "Use the draft's own config");
-    detail::copy_all(file, detail::value_buffers(parameters));
+    const DraftWeights file(path);
+    const auto where = file.path().string();
+    const auto theirs = file.vocab_map(map.vocab_size(), map.draft_vocab_size());
+    if (theirs.d2t != map.d2t || theirs.t2d != map.t2d)
+        throw ContractError("the vocabulary map is another one", where + ": d2t",
+                            "Train with the map that the draft was trained with");
+    for (const auto& p : parameters) detail::require_weight(file.at(p.name), p, where);
+    for (const auto& [name, unused] : file.tensors())
+        if (std::ranges::find(parameters, name, &Parameter::name) == parameters.end())
+            throw DataError("the model has no place for tensor '" + name + "'", where,
+                            "Use the config of this draft");
+    for (const auto& p : parameters) convert_into(file.at(p.name), p.value);
 }
 
 }  // namespace eyas

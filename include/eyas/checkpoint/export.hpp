@@ -8,6 +8,7 @@
 
 #include "eyas/checkpoint/config_json.hpp"
 #include "eyas/checkpoint/directory.hpp"
+#include "eyas/checkpoint/draft_convention.hpp"
 #include "eyas/core/checksum.hpp"
 #include "eyas/core/convert.hpp"
 #include "eyas/format/safetensors.hpp"
@@ -46,13 +47,31 @@ inline void mirror_rope(Json& j) {
         if (!scaling.contains("rope_theta")) j["rope_parameters"]["rope_theta"] = j["rope_theta"];
     }
 }
+
+inline constexpr const char* serving_architecture = "LlamaForCausalLMEagle3";
+
+inline void serve_convention(Json& j, const CaptureConvention& c) {
+    constexpr const char* key = "eagle_aux_hidden_state_layer_ids";
+    j["architectures"] = {serving_architecture};
+    auto& eagle = j["eagle_config"];
+    if (!eagle.is_object()) eagle = Json::object();
+    eagle[key] = c.layers;
+    eagle["use_aux_hidden_state"] = true;
+    j[key] = Json::array();
+    for (const auto l : c.layers) j[key].push_back(l + 1);
+}
 }  // namespace detail
 
 /// The config.json of a serving directory: the draft's own, with the keys that a Llama config of
 /// transformers 4.57.6 always has (the layout that "transformers_version" names), bfloat16, and
 /// both spellings of a scaled rope.
-inline Json serving_config(const ModelConfig& c) {
-    Json j{{"architectures", {"LlamaForCausalLMEagle3"}},
+///
+/// Where the config says how samples were captured, also what engines need to capture the same:
+/// eagle_config (SGLang, SpecForge: the layer after which a state is taken), the same key at the
+/// top level (vLLM: the layer before which), and with `map_hash` which vocabulary map the draft
+/// has. Throws ContractError where the config asks for other layers.
+inline Json serving_config(const ModelConfig& c, const std::string& map_hash = "") {
+    Json j{{"architectures", {detail::serving_architecture}},
            {"model_type", "llama"},
            {"attention_bias", false},
            {"attention_dropout", 0.0},
@@ -77,6 +96,11 @@ inline Json serving_config(const ModelConfig& c) {
     j["dtype"] = "bfloat16";
     j["transformers_version"] = "4.57.6";
     detail::mirror_rope(j);
+    if (const auto convention = recorded_convention(c, "config.json")) {
+        require_convention(*convention, c, "config.json");
+        detail::serve_convention(j, *convention);
+        if (!map_hash.empty()) j["eyas"]["vocab_map"] = map_hash;
+    }
     return j;
 }
 
@@ -176,7 +200,8 @@ inline void export_draft(const std::filesystem::path& out_dir, std::span<const N
     const auto target = detail::checked_export_directory(out_dir);
     AtomicDirectory dir(target.parent_path(), target.filename().string());
     write_safetensors(dir.path() / "model.safetensors", out, {{"format", "pt"}});
-    write_text_file(dir.path() / "config.json", serving_config(config).dump(2) + "\n");
+    const auto map_hash = hex64(xxh3(all.at("d2t").bytes()));
+    write_text_file(dir.path() / "config.json", serving_config(config, map_hash).dump(2) + "\n");
     write_text_file(dir.path() / detail::export_mark, detail::mark_of(dir.path()));
     dir.commit();
 }

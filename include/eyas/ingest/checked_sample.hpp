@@ -10,6 +10,7 @@
 #include "eyas/core/running_sums.hpp"
 #include "eyas/format/torch_file.hpp"
 #include "eyas/ingest/validate.hpp"
+#include "eyas/sample/capture_convention.hpp"
 #include "eyas/store/concept.hpp"
 
 namespace eyas {
@@ -27,6 +28,9 @@ struct IngestOptions {
     // The files themselves become the store's, without a copy: only their headers, ids and masks
     // are read, so NaN and damage in states are found when they are (CRCs), not here.
     bool link = false;
+    // What refs say of how the features were captured; where nothing is given, what capture.json
+    // beside the features says.
+    std::optional<CaptureConvention> convention = {};
 };
 
 namespace detail {

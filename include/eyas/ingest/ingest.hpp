@@ -48,11 +48,11 @@ struct IngestReport {
 /// `SampleRef put(SampleRef, std::span<const NamedTensor>, GivenChecksums)`, as Store<Backend>
 /// does, from any thread, and for `link` its adopt(); ContractError where it has none.
 template <class Sink>
-IngestReport ingest(Sink& store, const std::filesystem::path& dir,
-                    const IngestOptions& options = {},
+IngestReport ingest(Sink& store, const std::filesystem::path& dir, IngestOptions options = {},
                     const std::function<void(const IngestProgress&)>& progress = {}) {
     auto files = feature_files(dir);
     if (options.limit && files.size() > *options.limit) files.resize(*options.limit);
+    if (!options.convention) options.convention = captured_convention(dir);
     IngestReport report;
     detail::PutAhead<Sink> puts(store, files, options);
     for (std::size_t i = 0; i < files.size(); ++i) {

@@ -26,6 +26,7 @@ inline SampleRef ref_prototype(const IngestOptions& o, std::size_t index, std::i
     ref.metadata["ttt_length"] = o.ttt_length;
     ref.metadata["max_len"] = o.max_len;
     ref.metadata["file_index"] = index;
+    tell_convention(ref, o.convention);
     return ref;
 }
 

@@ -8,6 +8,7 @@
 
 #include "eyas/core/error.hpp"
 #include "eyas/format/torch_file.hpp"
+#include "eyas/sample/capture_convention.hpp"
 #include "eyas/sample/feature_layout.hpp"
 #include "eyas/sample/manifest.hpp"
 #include "eyas/store/local_files.hpp"
@@ -94,6 +95,7 @@ inline std::vector<std::filesystem::path> feature_files(const std::filesystem::p
 inline Manifest scan_features(const std::filesystem::path& dir, const ScanOptions& options = {}) {
     Manifest manifest;
     const auto files = feature_files(dir);
+    const auto convention = captured_convention(dir);
     for (std::size_t i = 0; i < files.size(); ++i) {
         SampleRef ref;
         ref.sample_id = detail::sample_id(options.run_id, i);
@@ -118,6 +120,7 @@ inline Manifest scan_features(const std::filesystem::path& dir, const ScanOption
         ref.metadata["ttt_length"] = options.ttt_length;
         ref.metadata["max_len"] = options.max_len;
         ref.metadata["file_index"] = i;
+        tell_convention(ref, convention);
         manifest.refs.push_back(std::move(ref));
     }
     return manifest;

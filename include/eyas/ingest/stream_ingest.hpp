@@ -110,6 +110,7 @@ private:
 
     void adopt(const SampleRef& ref) {
         const auto where = "sample '" + ref.sample_id + "'";
+        convention_(ref);
         known_.emplace(required<std::string>(ref.metadata, "file", where),
                        detail::recorded_state(ref, where));
         if (!first_ && !ref.feature_specs.empty())
@@ -193,8 +194,10 @@ private:
         const auto sample = open_or_skip(file);
         if (!sample) return std::nullopt;
         first_ = sample->layout;
+        if (!options_.ingest.convention) options_.ingest.convention = captured_convention(dir_);
         auto prototype =
             detail::ref_prototype(options_.ingest, writer_.refs(), sample->layout.rows);
+        convention_(prototype);  // before anything is put
         prototype.metadata["file"] = name_of_file(file);
         prototype.metadata["file_bytes"] = state.bytes;
         prototype.metadata["file_mtime_ns"] = state.modified_ns;
@@ -213,6 +216,7 @@ private:
     std::unordered_map<std::string, std::optional<detail::FileState>> known_;
     std::optional<std::chrono::steady_clock::time_point> missing_since_;
     std::optional<FeatureLayout> first_;
+    CommonConvention convention_;
     StreamIngestReport report_;
     ManifestStreamWriter writer_;  // last: its constructor fills what is above
 };

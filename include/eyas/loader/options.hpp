@@ -7,6 +7,7 @@
 #include "eyas/core/error.hpp"
 #include "eyas/core/memory_resource.hpp"
 #include "eyas/loader/acknowledgement.hpp"
+#include "eyas/sample/capture_convention.hpp"
 #include "eyas/sample/feature_layout.hpp"
 #include "eyas/sample/manifest.hpp"
 
@@ -98,7 +99,7 @@ inline std::int64_t checked_batches(std::int64_t mine, const LoaderOptions& o) {
 }
 
 /// What can be known before any tensor is read: every ref is an EAGLE3 sample with the target's
-/// hidden states, and all that have specs agree.
+/// hidden states, and all that have specs agree, as do those that say how they were captured.
 class RefCheck {
 public:
     /// The next ref. Throws DataError that names the sample.
@@ -111,6 +112,7 @@ public:
         if (repr != ref.metadata.end() && !repr->is_null() && *repr != "hidden_state")
             throw DataError("its target is " + repr->dump(), where,
                             "Capture features with target_repr hidden_state");
+        convention_(ref);
         if (ref.feature_specs.empty()) return;
         const auto here = feature_layout(ref.feature_specs, where);
         if (!first_) first_ = here;
@@ -119,6 +121,7 @@ public:
 
 private:
     std::optional<FeatureLayout> first_;
+    CommonConvention convention_;
 };
 
 }  // namespace detail

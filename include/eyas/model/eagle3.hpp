@@ -58,6 +58,29 @@ public:
     }
     const StepMetrics& evaluate(const Batch& batch) { return run(batch, 0.f, nullptr); }
 
+    /// The draft's logits [K, B*T, W] of every row and TTT step, float32 in the host's memory: what
+    /// the loss compares, at all rows. Meant for few rows (checks, decoding).
+    Tensor logits(const Batch& batch) {
+        prepare(batch);
+        const auto n = work_.batch.rows(), d = config_.hidden_size, w = config_.draft_vocab_size,
+                   steps = options_.ttt_length;
+        Tensor out = zeros_on(device_, DType::F32, {steps, n, w}),
+               normed = zeros_on(device_, dtype_of<Element>, {n, d}),
+               inverse_rms = zeros_on(device_, DType::F32, {n});
+        for (std::int64_t k = 0; k < steps; ++k) {
+            const Element* hidden = work_.activations[static_cast<std::size_t>(k)].hidden.data();
+            if (config_.norm_output) {
+                rms_norm(device_, hidden, d, parameters_.value(parameters_.norm),
+                         normed.as<Element>().data(), d, inverse_rms.as<float>().data(), n, d,
+                         static_cast<float>(config_.rms_norm_eps));
+                hidden = normed.as<Element>().data();
+            }
+            linear_unrounded(device_, hidden, parameters_.weight(parameters_.lm_head),
+                             out.as<float>().data() + k * n * w, n);
+        }
+        return device_.memory() ? on_host(device_, out.view()) : std::move(out);
+    }
+
     /// Memory for batches of up to `rows` rows (B*T) at positions below `positions`: steps with
     /// them allocate nothing. A larger batch makes more room when it comes. Throws ResourceError.
     void reserve(std::int64_t rows, std::int64_t positions) {
@@ -137,13 +160,18 @@ private:
                                 "Eagle3Options", "Use 1 to 16");
     }
 
-    /// With gradients where `is_final` wants to hear of them.
-    const StepMetrics& run(const Batch& batch, float scale, const FinalSlots* is_final) {
+    /// The hidden states of all TTT steps.
+    void prepare(const Batch& batch) {
         Eagle3Batch<Element>::check(batch, config_);
         reserve(batch.batch_size() * batch.tokens(), batch.tokens());
         work_.batch.assign(device_, batch);
         parameters_.pack(device_);
         forward();
+    }
+
+    /// With gradients where `is_final` wants to hear of them.
+    const StepMetrics& run(const Batch& batch, float scale, const FinalSlots* is_final) {
+        prepare(batch);
         const auto steps = work_.activations.size();
         std::array<const Element*, Eagle3Options::longest_ttt> hidden{};
         std::array<Element*, Eagle3Options::longest_ttt> dh{};
