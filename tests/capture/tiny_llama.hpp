@@ -42,17 +42,23 @@ private:
 
 using Matrix = std::vector<double>;  // row-major
 
+struct TinySizes {
+    std::int64_t width = 20, ff = 28, layers = 6, heads = 4, groups = 2, head = 10, vocab = 50;
+};
+/// Sizes whose weights a PackingDevice packs: a row's bits depend on its own tokens alone then.
+inline constexpr TinySizes packable{32, 48, 6, 4, 2, 12, 64};
+
 /// A small random Llama with grouped heads and a head width of its own, and its forward written a
 /// second time: in double, token by token, straight from the equations of the Llama papers, with
 /// nothing of eyas in it.
-struct TinyLlama {
-    std::int64_t width = 20, ff = 28, layers = 6, heads = 4, groups = 2, head = 10, vocab = 50;
+struct TinyLlama : TinySizes {
     bool tied = true;
     double theta = 10000, epsilon = 1e-5;
     std::map<std::string, std::vector<float>> weights;  // values that bfloat16 holds exactly
     std::map<std::string, Shape> shapes;
 
-    explicit TinyLlama(bool tied_head = true, std::uint32_t seed = 1) : tied(tied_head) {
+    explicit TinyLlama(bool tied_head = true, std::uint32_t seed = 1, TinySizes sizes = {})
+        : TinySizes(sizes), tied(tied_head) {
         std::mt19937 random(seed);
         add(random, "model.embed_tokens.weight", {vocab, width}, 0, 1);
         if (!tied) add(random, "lm_head.weight", {vocab, width}, 0, 0.3);

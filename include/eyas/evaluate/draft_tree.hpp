@@ -30,6 +30,10 @@ struct DraftTree {
             if (parents[i] == parent && tokens[i] == token) return static_cast<std::int64_t>(i);
         return -1;
     }
+    /// Whether anything was proposed after node `parent` (-1: after the sequence).
+    bool has_child(std::int64_t parent) const {
+        return std::ranges::find(parents, parent) != parents.end();
+    }
     /// Forgets nodes that are deeper than `levels`.
     void cut(std::int64_t levels) {
         keep([&](std::size_t i) { return depth[i] < levels; });

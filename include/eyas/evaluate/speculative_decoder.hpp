@@ -250,10 +250,10 @@ private:
             slots.push_back(text.target.length() + node + 1);
             remember(text, states, row + node + 1, 1);
         }
+        const bool judged_more = !text.done && tree.has_child(v.path.empty() ? -1 : v.path.back());
         if (!text.done) append(text, v.next), ++yielded;
         target_cache_.keep(text.target, slots);
-        const auto levels = tree.size() > 0 ? std::ranges::max(tree.depth) + 1 : 0;
-        text.out.acceptance.add_pass(levels, taken, yielded);
+        text.out.acceptance.add_pass(taken + judged_more, taken, yielded);
     }
 
     TargetModel<D>& target_;
