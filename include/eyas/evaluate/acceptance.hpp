@@ -9,8 +9,8 @@ namespace eyas {
 struct Acceptance {
     std::int64_t passes = 0;             // target passes that verified a draft
     std::int64_t tokens = 0;             // that these passes yielded, the target's own included
-    std::vector<std::int64_t> proposed;  // [depth] passes that came to this depth, all tokens before
-                                         // accepted, and judged a draft token there
+    std::vector<std::int64_t> proposed;  // [depth] passes that came to this depth, all tokens
+                                         // before accepted, and judged a draft token there
     std::vector<std::int64_t> accepted;  // [depth] passes that accepted it
 
     /// Acceptance length: tokens a target pass. 1 is what decoding without a draft has.

@@ -167,9 +167,7 @@ private:
             if (!t->done) active_.push_back(t.get());
         if (active_.empty()) return;
         extend_drafts();
-        auto trees = trees_.grow(roots_);
-        for (std::size_t i = 0; i < active_.size(); ++i) trees[i].cut(active_[i]->left() - 1);
-        verify(trees);
+        verify(trees_.grow(roots_));
     }
 
     /// The draft's rows of tokens that were decoded last; their states are the trees' roots.
@@ -192,7 +190,9 @@ private:
         at = 0;
         for (auto* t : active_) {
             at += t->pending_rows;
-            roots_.push_back({&t->draft, states_.data() + (at - 1) * d, t->out.index, t->length()});
+            // The target adds a token of its own, and what is beyond the limit has no position.
+            roots_.push_back({&t->draft, states_.data() + (at - 1) * d, t->out.index, t->length(),
+                              t->left() - 1});
             t->pending.clear(), t->pending_rows = 0;
         }
     }
