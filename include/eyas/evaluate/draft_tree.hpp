@@ -107,6 +107,7 @@ private:
         std::vector<std::int64_t> row;          // of node i among the rows, -1: not expanded
         std::vector<std::int64_t> row_parents;  // of rows, as NewRows wants them
         std::vector<std::int64_t> frontier;     // nodes to be expanded next; -1: the sequence
+        std::int64_t frontier_row = 0;          // row of the first node of the frontier
         std::int64_t level_begin = 0;           // first node of the deepest level
     };
 
@@ -136,10 +137,12 @@ private:
             const auto before =
                 std::exchange(g.frontier, ends ? std::vector<std::int64_t>{} : chosen(g));
             const auto behind = std::ssize(g.row_parents);
+            const auto before_row = std::exchange(g.frontier_row, behind);
             for (auto node : g.frontier) {
                 const auto i = static_cast<std::size_t>(node);
                 const auto parent = t.parents[i];
-                const auto from = std::ranges::find(before, parent) - before.begin();
+                const auto from =
+                    parent < 0 ? 0 : g.row[static_cast<std::size_t>(parent)] - before_row;
                 const float* state = states_.data() + (proposer + from) * d;
                 inputs.insert(inputs.end(), state, state + d);
                 ids.push_back(t.tokens[i]);
