@@ -44,6 +44,17 @@ struct DraftShape {
         return total > 0 ? std::min(total, all) : all;
     }
 
+    /// Nodes that a round expands at most: rows of the draft.
+    std::int64_t expanded() const {
+        std::int64_t all = 0, level = 1;
+        for (std::size_t i = 0; i + 1 < widths.size(); ++i) {
+            level *= widths[i];
+            if (beam > 0) level = std::min(level, beam);
+            all += level;
+        }
+        return all;
+    }
+
     /// Throws ContractError for no depth, or more than 16; widths that are not positive; more than
     /// 1024 nodes.
     void check() const {

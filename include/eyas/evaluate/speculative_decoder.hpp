@@ -112,7 +112,8 @@ private:
         return o_;
     }
     std::int64_t room(std::int64_t sequences) const {
-        return sequences * (target_.config().max_position_embeddings + o_.shape.nodes() + 64);
+        const auto draft = std::max(o_.shape.nodes(), o_.shape.expanded());
+        return sequences * (target_.config().max_position_embeddings + draft + 64);
     }
     bool stopped() const { return o_.stop && o_.stop->load(); }
 
