@@ -43,6 +43,13 @@ public:
         if (!(embedding.shape == Shape{config_.vocab_size, config_.hidden_size}))
             throw DataError("the embedding has shape " + embedding.shape.text(), "DraftDecoder",
                             "Take draft and target from the same model family");
+        if (map_.vocab_size() != config_.vocab_size ||
+            map_.draft_vocab_size() != config_.draft_vocab_size)
+            throw DataError("the vocabulary map is " + std::to_string(map_.vocab_size()) + " -> " +
+                                std::to_string(map_.draft_vocab_size()),
+                            "DraftDecoder",
+                            "Its config says " + std::to_string(config_.vocab_size) + " -> " +
+                                std::to_string(config_.draft_vocab_size));
         take(weights);
     }
 
