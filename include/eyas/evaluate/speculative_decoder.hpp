@@ -230,12 +230,10 @@ private:
         };
         if (o_.verification == Verification::Rejection)
             return reject(tree, of_row, o_.sampling, text.out.index, text.length());
-        chosen_.clear();
-        for (std::int64_t i = 0; i < n; ++i)
-            chosen_.push_back(chosen(
-                of_row(i), text,
-                text.length() + (i == 0 ? 0 : tree.depth[static_cast<std::size_t>(i - 1)] + 1)));
-        return match(tree, chosen_);
+        return match(tree, [&](std::int64_t i) {
+            const auto behind = i == 0 ? 0 : tree.depth[static_cast<std::size_t>(i - 1)] + 1;
+            return chosen(of_row(i), text, text.length() + behind);
+        });
     }
 
     /// The accepted path and the target's token become part of the text, up to its end.
@@ -266,7 +264,6 @@ private:
     std::vector<Text*> active_;
     std::vector<DraftRoot> roots_;
     std::vector<float> states_;  // of the draft's rows of a round
-    std::vector<std::int64_t> chosen_;
     TokenDistribution distribution_;
 };
 
