@@ -61,12 +61,18 @@ public:
                                 "Name the three that the draft was trained on");
     }
 
-    /// Decodes all prompts; `on_text` hears of each when it ends. Returns the sums. Throws
-    /// DataError for an empty prompt or one that leaves no position to decode.
+    /// Decodes all prompts; `on_text` hears of each when it ends. Returns the sums over these
+    /// texts; those that a stop cut short are not told. Throws DataError, before any work, for an
+    /// empty prompt or one that leaves no position to decode, and for ids outside the vocabulary.
+    /// After an error the decoder is as before the call.
     Acceptance run(std::span<const std::vector<std::int64_t>> prompts,
                    const std::function<void(const DecodedText&)>& on_text = {}) {
+        for (std::size_t i = 0; i < prompts.size(); ++i) check(i, prompts[i]);
+        struct Release {  // also when something throws
+            std::vector<std::unique_ptr<Text>>& texts;
+            ~Release() { texts.clear(); }
+        } release{running_};
         Acceptance all;
-        running_.clear();
         std::size_t next = 0;
         while (!stopped() && (next < prompts.size() || !running_.empty())) {
             while (next < prompts.size() && std::ssize(running_) < o_.sequences)
@@ -117,19 +123,30 @@ private:
     }
     bool stopped() const { return o_.stop && o_.stop->load(); }
 
+    std::int64_t positions() const {
+        return std::min(target_.config().max_position_embeddings, draft_.max_positions());
+    }
+
+    void check(std::size_t index, const std::vector<std::int64_t>& prompt) const {
+        const auto tokens = std::ssize(prompt), v = target_.config().vocab_size;
+        const auto what = "prompt " + std::to_string(index) + " has ";
+        if (tokens == 0 || tokens >= positions())
+            throw DataError(what + std::to_string(tokens) + " tokens", "SpeculativeDecoder",
+                            "Give 1 to " + std::to_string(positions() - 1) + " tokens");
+        for (auto id : prompt)
+            if (id < 0 || id >= v)
+                throw DataError(
+                    what + "token id " + std::to_string(id), "SpeculativeDecoder",
+                    "Use the target's tokenizer; its ids are below " + std::to_string(v));
+    }
+
     void start(std::size_t index, const std::vector<std::int64_t>& prompt) {
         auto text = std::make_unique<Text>(target_cache_, draft_cache_);
-        const auto positions =
-            std::min(target_.config().max_position_embeddings, draft_.max_positions());
         const auto tokens = std::ssize(prompt);
-        if (tokens == 0 || tokens >= positions)
-            throw DataError(
-                "prompt " + std::to_string(index) + " has " + std::to_string(tokens) + " tokens",
-                "SpeculativeDecoder", "Give 1 to " + std::to_string(positions - 1) + " tokens");
         text->out.index = index;
         text->out.input_ids = prompt;
         text->out.prompt_tokens = tokens;
-        text->limit = std::min(positions, tokens + o_.max_new_tokens);
+        text->limit = std::min(positions(), tokens + o_.max_new_tokens);
         const NewRows rows{&text->target, tokens};
         const auto states = target_.forward(prompt, std::span(&rows, 1), target_cache_);
         remember(*text, states, 0, tokens);
