@@ -156,9 +156,9 @@ TEST_CASE("200 prompts of 128 tokens come out as the target decodes them", "[eva
 
 TEST_CASE("every shape, alone and side by side, gives the target's texts", "[evaluate]") {
     auto& world = World::get();
-    const auto from = prompts(17);
+    const auto from = prompts(9);
     SpeculativeOptions o;
-    o.max_new_tokens = 40;
+    o.max_new_tokens = 24;
     o.shape = GENERATE(from_range(std::begin(shapes), std::end(shapes)));
     if (GENERATE(false, true)) o.sampling = {.temperature = 1, .top_p = 0.95, .seed = 3};
     INFO(o.shape.text() << ", temperature " << o.sampling.temperature);
