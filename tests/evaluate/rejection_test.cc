@@ -99,7 +99,7 @@ TEST_CASE("the rule itself, and rules that are wrong", "[evaluate]") {
         return reject(t, rows, chain.options, id, 0);
     };
     CHECK(plausible(chain.counts(n, right), expected));
-    const auto always = [&](const DraftTree& t, const auto& rows, std::uint64_t id) {
+    const auto always = [&](const DraftTree&, const auto& rows, std::uint64_t id) {
         return Verdict{{0, 1}, chain.of(rows(2)).draw(keyed_uniform(7, id, 0))};
     };
     CHECK_FALSE(plausible(chain.counts(n, always), expected));
