@@ -48,6 +48,13 @@ public:
         fit(embedded_, config_.hidden_size);
         const std::int64_t first = 0;  // refuses a type that cannot be read
         embed_rows(device_, embedding_, std::span(&first, 1), embedded_.data());
+        if (map_.vocab_size() != config_.vocab_size ||
+            map_.draft_vocab_size() != config_.draft_vocab_size)
+            throw DataError("the vocabulary map is " + std::to_string(map_.vocab_size()) + " -> " +
+                                std::to_string(map_.draft_vocab_size()),
+                            "DraftDecoder",
+                            "Its config says " + std::to_string(config_.vocab_size) + " -> " +
+                                std::to_string(config_.draft_vocab_size));
         take(weights);
     }
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "eyas/core/error.hpp"
@@ -20,14 +21,12 @@ struct DraftShape {
     std::int64_t beam = 0;   // 0: static
     std::int64_t total = 0;  // 0: all
 
-    static DraftShape chain(std::int64_t depth) {
-        return {std::vector<std::int64_t>(static_cast<std::size_t>(depth), 1), 0, 0};
-    }
+    static DraftShape chain(std::int64_t depth) { return {same(depth, 1), 0, 0}; }
     /// No draft: plain decoding.
     static DraftShape none() { return chain(0); }
     static DraftShape tree(std::vector<std::int64_t> widths) { return {std::move(widths), 0, 0}; }
     static DraftShape dynamic(std::int64_t depth, std::int64_t top_k, std::int64_t total) {
-        return {std::vector<std::int64_t>(static_cast<std::size_t>(depth), top_k), top_k, total};
+        return {same(depth, top_k), top_k, total};
     }
 
     std::int64_t depth() const { return std::ssize(widths); }
@@ -44,6 +43,17 @@ struct DraftShape {
             if (beam > 0) level = std::min(level, beam);
         }
         return total > 0 ? std::min(total, all) : all;
+    }
+
+    /// Nodes that a round expands at most: rows of the draft.
+    std::int64_t expanded() const {
+        std::int64_t all = 0, level = 1;
+        for (std::size_t i = 0; i + 1 < widths.size(); ++i) {
+            level *= widths[i];
+            if (beam > 0) level = std::min(level, beam);
+            all += level;
+        }
+        return all;
     }
 
     /// Throws ContractError for a depth of more than 16; widths that are not positive; more than
@@ -70,11 +80,18 @@ struct DraftShape {
         if (widths.empty()) return "none";
         if (beam > 0)
             return "dynamic:" + std::to_string(depth()) + "," + std::to_string(beam) + "," +
-                   std::to_string(total);
+                   std::to_string(nodes());
         if (is_chain()) return "chain:" + std::to_string(depth());
         std::string s = "tree:";
         for (auto w : widths) s += (s.back() == ':' ? "" : ",") + std::to_string(w);
         return s;
+    }
+
+private:
+    /// A depth that check() refuses stays one that it refuses.
+    static std::vector<std::int64_t> same(std::int64_t depth, std::int64_t width) {
+        return std::vector<std::int64_t>(
+            static_cast<std::size_t>(std::clamp<std::int64_t>(depth, 0, 17)), width);
     }
 };
 

@@ -30,6 +30,10 @@ struct DraftTree {
             if (parents[i] == parent && tokens[i] == token) return static_cast<std::int64_t>(i);
         return -1;
     }
+    /// Whether anything was proposed after node `parent` (-1: after the sequence).
+    bool has_child(std::int64_t parent) const {
+        return std::ranges::find(parents, parent) != parents.end();
+    }
     /// Forgets nodes that are deeper than `levels`.
     void cut(std::int64_t levels) {
         keep([&](std::size_t i) { return depth[i] < levels; });
@@ -58,6 +62,7 @@ struct DraftRoot {
     const float* state = nullptr;           // [D] the draft's state of its last row
     std::uint64_t id = 0;                   // for keyed_uniform
     std::int64_t position = 0;              // of the first proposed token
+    std::int64_t levels = std::numeric_limits<std::int64_t>::max();  // no deeper tree than this
 };
 
 /// Grows the trees of several sequences, depth by depth; each depth is one forward of the draft
@@ -84,7 +89,8 @@ public:
     std::span<DraftTree> grow(std::span<const DraftRoot> roots) {
         begin(roots);
         for (std::size_t level = 0; level < shape_.widths.size(); ++level) {
-            if (level > 0) expand(roots);
+            if (level > 0) expand(roots, level);
+            if (states_.empty()) break;
             propose(roots, level);
         }
         if (shape_.total > 0)
@@ -101,6 +107,7 @@ private:
         std::vector<std::int64_t> row;          // of node i among the rows, -1: not expanded
         std::vector<std::int64_t> row_parents;  // of rows, as NewRows wants them
         std::vector<std::int64_t> frontier;     // nodes to be expanded next; -1: the sequence
+        std::int64_t frontier_row = 0;          // row of the first node of the frontier
         std::int64_t level_begin = 0;           // first node of the deepest level
     };
 
@@ -109,6 +116,7 @@ private:
         grown_.assign(roots.size(), {});
         states_.clear();
         for (std::size_t s = 0; s < roots.size(); ++s) {
+            if (roots[s].levels <= 0) continue;
             grown_[s].frontier.push_back(-1);
             states_.insert(states_.end(), roots[s].state, roots[s].state + d);
         }
@@ -116,7 +124,7 @@ private:
 
     /// Chooses which nodes of the deepest level are expanded and runs the draft on them: states_
     /// becomes theirs, in the order of the frontiers.
-    void expand(std::span<const DraftRoot> roots) {
+    void expand(std::span<const DraftRoot> roots, std::size_t level) {
         const auto d = draft_.config().hidden_size;
         std::vector<std::int64_t> ids;
         std::vector<float> inputs;
@@ -125,12 +133,16 @@ private:
         for (std::size_t s = 0; s < roots.size(); ++s) {
             auto& g = grown_[s];
             auto& t = g.tree;
-            const auto before = std::exchange(g.frontier, chosen(g));
+            const bool ends = static_cast<std::int64_t>(level) >= roots[s].levels;
+            const auto before =
+                std::exchange(g.frontier, ends ? std::vector<std::int64_t>{} : chosen(g));
             const auto behind = std::ssize(g.row_parents);
+            const auto before_row = std::exchange(g.frontier_row, behind);
             for (auto node : g.frontier) {
                 const auto i = static_cast<std::size_t>(node);
                 const auto parent = t.parents[i];
-                const auto from = std::ranges::find(before, parent) - before.begin();
+                const auto from =
+                    parent < 0 ? 0 : g.row[static_cast<std::size_t>(parent)] - before_row;
                 const float* state = states_.data() + (proposer + from) * d;
                 inputs.insert(inputs.end(), state, state + d);
                 ids.push_back(t.tokens[i]);
@@ -141,7 +153,7 @@ private:
             rows.push_back({roots[s].sequence, std::ssize(g.frontier), {}, behind});
         }
         for (std::size_t s = 0; s < roots.size(); ++s) rows[s].parents = grown_[s].row_parents;
-        draft_.forward(inputs.data(), ids, rows, cache_, inputs.data());
+        if (!ids.empty()) draft_.forward(inputs.data(), ids, rows, cache_, inputs.data());
         states_ = std::move(inputs);
     }
 

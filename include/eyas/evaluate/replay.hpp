@@ -152,11 +152,10 @@ private:
         roots_.clear();
         for (std::size_t i = 0; i < last.size(); ++i)
             roots_.push_back({&running_[i]->sequence, states_.data() + last[i] * d, i,
-                              running_[i]->current + 1});
+                              running_[i]->current + 1, running_[i]->left() - 1});
     }
 
-    void take(Text& t, DraftTree& tree) {
-        tree.cut(t.left() - 1);
+    void take(Text& t, const DraftTree& tree) {
         const auto levels = tree.size() > 0 ? std::ranges::max(tree.depth) + 1 : 0;
         std::int64_t taken = 0;
         for (std::int64_t at = -1; taken < levels; ++taken)

@@ -61,12 +61,18 @@ public:
                                 "Name the three that the draft was trained on");
     }
 
-    /// Decodes all prompts; `on_text` hears of each when it ends. Returns the sums. Throws
-    /// DataError for an empty prompt or one that leaves no position to decode.
+    /// Decodes all prompts; `on_text` hears of each when it ends. Returns the sums over these
+    /// texts; those that a stop cut short are not told. Throws DataError, before any work, for an
+    /// empty prompt or one that leaves no position to decode, and for ids outside the vocabulary.
+    /// After an error the decoder is as before the call.
     Acceptance run(std::span<const std::vector<std::int64_t>> prompts,
                    const std::function<void(const DecodedText&)>& on_text = {}) {
+        for (std::size_t i = 0; i < prompts.size(); ++i) check(i, prompts[i]);
+        struct Release {  // also when something throws
+            std::vector<std::unique_ptr<Text>>& texts;
+            ~Release() { texts.clear(); }
+        } release{running_};
         Acceptance all;
-        running_.clear();
         std::size_t next = 0;
         while (!stopped() && (next < prompts.size() || !running_.empty())) {
             while (next < prompts.size() && std::ssize(running_) < o_.sequences)
@@ -112,23 +118,35 @@ private:
         return o_;
     }
     std::int64_t room(std::int64_t sequences) const {
-        return sequences * (target_.config().max_position_embeddings + o_.shape.nodes() + 64);
+        const auto draft = std::max(o_.shape.nodes(), o_.shape.expanded());
+        return sequences * (target_.config().max_position_embeddings + draft + 64);
     }
     bool stopped() const { return o_.stop && o_.stop->load(); }
 
+    std::int64_t positions() const {
+        return std::min(target_.config().max_position_embeddings, draft_.max_positions());
+    }
+
+    void check(std::size_t index, const std::vector<std::int64_t>& prompt) const {
+        const auto tokens = std::ssize(prompt), v = target_.config().vocab_size;
+        const auto what = "prompt " + std::to_string(index) + " has ";
+        if (tokens == 0 || tokens >= positions())
+            throw DataError(what + std::to_string(tokens) + " tokens", "SpeculativeDecoder",
+                            "Give 1 to " + std::to_string(positions() - 1) + " tokens");
+        for (auto id : prompt)
+            if (id < 0 || id >= v)
+                throw DataError(
+                    what + "token id " + std::to_string(id), "SpeculativeDecoder",
+                    "Use the target's tokenizer; its ids are below " + std::to_string(v));
+    }
+
     void start(std::size_t index, const std::vector<std::int64_t>& prompt) {
         auto text = std::make_unique<Text>(target_cache_, draft_cache_);
-        const auto positions =
-            std::min(target_.config().max_position_embeddings, draft_.max_positions());
         const auto tokens = std::ssize(prompt);
-        if (tokens == 0 || tokens >= positions)
-            throw DataError(
-                "prompt " + std::to_string(index) + " has " + std::to_string(tokens) + " tokens",
-                "SpeculativeDecoder", "Give 1 to " + std::to_string(positions - 1) + " tokens");
         text->out.index = index;
         text->out.input_ids = prompt;
         text->out.prompt_tokens = tokens;
-        text->limit = std::min(positions, tokens + o_.max_new_tokens);
+        text->limit = std::min(positions(), tokens + o_.max_new_tokens);
         const NewRows rows{&text->target, tokens};
         const auto states = target_.forward(prompt, std::span(&rows, 1), target_cache_);
         remember(*text, states, 0, tokens);
@@ -171,10 +189,8 @@ private:
             if (!t->done) active_.push_back(t.get());
         if (active_.empty()) return;
         if (drafts()) extend_drafts();
-        std::vector<DraftTree> none(active_.size());
-        const auto trees = drafts() ? trees_.grow(roots_) : std::span<DraftTree>(none);
-        for (std::size_t i = 0; i < active_.size(); ++i) trees[i].cut(active_[i]->left() - 1);
-        verify(trees);
+        const std::vector<DraftTree> none(active_.size());
+        verify(drafts() ? std::span<const DraftTree>(trees_.grow(roots_)) : none);
     }
 
     /// The draft's rows of tokens that were decoded last; their states are the trees' roots.
@@ -197,7 +213,9 @@ private:
         at = 0;
         for (auto* t : active_) {
             at += t->pending_rows;
-            roots_.push_back({&t->draft, states_.data() + (at - 1) * d, t->out.index, t->length()});
+            // The target adds a token of its own, and what is beyond the limit has no position.
+            roots_.push_back({&t->draft, states_.data() + (at - 1) * d, t->out.index, t->length(),
+                              t->left() - 1});
             t->pending.clear(), t->pending_rows = 0;
         }
     }
@@ -234,12 +252,10 @@ private:
         };
         if (o_.verification == Verification::Rejection)
             return reject(tree, of_row, o_.sampling, text.out.index, text.length());
-        chosen_.clear();
-        for (std::int64_t i = 0; i < n; ++i)
-            chosen_.push_back(chosen(
-                of_row(i), text,
-                text.length() + (i == 0 ? 0 : tree.depth[static_cast<std::size_t>(i - 1)] + 1)));
-        return match(tree, chosen_);
+        return match(tree, [&](std::int64_t i) {
+            const auto behind = i == 0 ? 0 : tree.depth[static_cast<std::size_t>(i - 1)] + 1;
+            return chosen(of_row(i), text, text.length() + behind);
+        });
     }
 
     /// The accepted path and the target's token become part of the text, up to its end.
@@ -255,10 +271,10 @@ private:
             slots.push_back(text.target.length() + node + 1);
             remember(text, states, row + node + 1, 1);
         }
+        const bool judged_more = !text.done && tree.has_child(v.path.empty() ? -1 : v.path.back());
         if (!text.done) append(text, v.next), ++yielded;
         target_cache_.keep(text.target, slots);
-        const auto levels = tree.size() > 0 ? std::ranges::max(tree.depth) + 1 : 0;
-        text.out.acceptance.add_pass(levels, taken, yielded);
+        text.out.acceptance.add_pass(taken + judged_more, taken, yielded);
     }
 
     TargetModel<D>& target_;
@@ -270,7 +286,6 @@ private:
     std::vector<Text*> active_;
     std::vector<DraftRoot> roots_;
     std::vector<float> states_;  // of the draft's rows of a round
-    std::vector<std::int64_t> chosen_;
     TokenDistribution distribution_;
 };
 

@@ -28,13 +28,15 @@ struct Verdict {
     std::int64_t next = 0;
 };
 
-/// The target's tokens against a tree: chosen[0] follows the sequence, chosen[i + 1] node i.
-inline Verdict match(const DraftTree& tree, std::span<const std::int64_t> chosen) {
+/// The target's tokens against a tree. chosen(i) of row i, 0 the sequence's and i + 1 that of node
+/// i, is asked for along the accepted path only.
+template <class Chosen>
+Verdict match(const DraftTree& tree, const Chosen& chosen) {
     Verdict v;
-    v.next = chosen[0];
+    v.next = chosen(std::int64_t{0});
     for (std::int64_t at = -1; (at = tree.child(at, v.next)) >= 0;) {
         v.path.push_back(at);
-        v.next = chosen[static_cast<std::size_t>(at + 1)];
+        v.next = chosen(at + 1);
     }
     return v;
 }
