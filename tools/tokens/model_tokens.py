@@ -64,7 +64,7 @@ class ModelTokens:
             "Name a model directory with a tokenizer.json; transformers makes one: "
             "AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)",
         )
-        self.tokenizer_hash = hashlib.sha256(content).hexdigest()[:16]
+        self.tokenizer_sha256 = hashlib.sha256(content).hexdigest()
         try:
             self.tokenizer = tokenizers.Tokenizer.from_buffer(content)
         except Exception as error:  # the package has no type of its own for it
@@ -223,7 +223,6 @@ class ModelTokens:
             "bos": self._named_id("bos_token"),
             "vocab_size": self.vocab_size,
             "model_vocab_size": self.model_vocab_size,
-            "tokenizer_hash": self.tokenizer_hash,
-            "tokenizer_hash_is": "sha256 of tokenizer.json, first 16 hexadecimal digits",
+            "tokenizer_sha256": self.tokenizer_sha256,
             "end_of_turn": self.end_of_turn,
         }
