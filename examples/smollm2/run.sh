@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# The main job on real input: set-up, capture, disaggregated and colocated training of an EAGLE3 draft
-# for SmolLM2-135M-Instruct, bitwise comparison, held-out figures, export. Every step is printed as a
-# command that also runs alone; a second run reuses what the first one finished.
+# The main job on real input: prompts, answers of the target with their hidden states, disaggregated and
+# colocated training of an EAGLE3 draft for SmolLM2-135M-Instruct, bitwise comparison, speculative
+# decoding of held-out prompts, export, report. Every step is printed as a command that also runs alone; a
+# second run reuses what the first one finished.
 set -euo pipefail
 
 usage() {
@@ -56,7 +57,7 @@ eyas_step() {
   printf '%s %d\n' "$name" $((SECONDS - start)) >>"$work/logs/times"
 }
 
-if ((fresh)); then rm -rf "$work/run-disaggregated" "$work/run-colocated" "$work/store" "$work/export"; fi
+if ((fresh)); then rm -rf "$work/run-disaggregated" "$work/run-colocated" "$work/store" "$work/export" "$work/report.html"; fi
 : >"$work/logs/times"
 
 # 1. What the machine needs, and the target model from its wheel.
@@ -76,11 +77,18 @@ eyas="$work/eyas"
 install "$(bazel info --config=native bazel-bin 2>/dev/null)/examples/cli/eyas" "$eyas"
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(nproc)}" OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
 
-# 3. Producer side: features, draft vocabulary.
+# 3. Producer side: the target answers the prompts and keeps its hidden states on the way; draft vocabulary.
 data=examples/smollm2/data
-eyas_step capture capture --model "$model" --conversations $data/train.jsonl --out "$work/features/train"
-eyas_step capture-heldout capture --model "$model" --conversations $data/heldout.jsonl --out "$work/features/heldout"
-eyas_step vocab-map vocab-map --features "$work/features/train" --vocab-size 49152 --draft-vocab-size 8192 --out "$work/vocab_map.safetensors"
+tokens=("$root/build/tokens-venv/bin/python" tools/tokens/eyas_tokens.py)
+step tokens-setup bash tools/tokens/setup.sh
+for set in train heldout; do
+  prompts=$data/prompts.jsonl
+  [[ $set == heldout ]] && prompts=$data/heldout_prompts.jsonl
+  step "prompts-$set" "${tokens[@]}" prompts --model "$model" --prompts "$prompts" --out "$work/$set-prompts.jsonl"
+  eyas_step "rollout-$set" rollout --model "$model" --prompts "$work/$set-prompts.jsonl" --out "$work/$set.jsonl" \
+    --max-new-tokens 220 --batch 32 --features "$work/features/$set"
+done
+eyas_step vocab-map vocab-map --conversations "$work/train.jsonl" --vocab-size 49152 --draft-vocab-size 8192 --out "$work/vocab_map.safetensors"
 
 # 4. Two pools: a producer process ingests while the consumer process waits for its manifest, then trains.
 draft=(--target "$model" --draft-config examples/smollm2/draft_config.json --vocab-map "$work/vocab_map.safetensors" --ttt-length 3 --seed 0)
@@ -103,10 +111,11 @@ grep -v '^{"' "$work/logs/ingest.log" | sed 's/^/producer: /' || true
 eyas_step train-colocated train "${draft[@]}" "${recipe[@]}" --store "file:$work/features/train" --out "$work/run-colocated"
 eyas_step compare compare "$work/run-disaggregated" "$work/run-colocated"
 
-# 6. Held-out figures before and after, and the directory for a serving engine.
-eyas_step eval-before eval "${draft[@]}" --store "file:$work/features/heldout"
-eyas_step eval-after eval "${draft[@]}" --checkpoint "$work/run-disaggregated" --store "file:$work/features/heldout"
-eyas_step export export --checkpoint "$work/run-disaggregated" --out "$work/export" --layout sglang
+# 6. Speculative decoding of held-out prompts, beside plain decoding; the directory for a serving engine, proven.
+eyas_step decode eval "${draft[@]}" --checkpoint "$work/run-disaggregated" --conversations "$work/heldout.jsonl" --prompts 20 --draft chain:3
+eyas_step export export --checkpoint "$work/run-disaggregated" --out "$work/export" --layout sglang \
+  --verify --target "$model" --store "file:$work/features/heldout" --samples 4
 eyas_step inspect inspect "$work/export"
+eyas_step report report "$work/run-disaggregated" "$work/run-colocated" --out "$work/report.html"
 
 python3 examples/smollm2/summary.py "$work" $((SECONDS - begin))
