@@ -173,7 +173,10 @@ private:
                 keys_.data(),
                 values_.data(),
                 recomputes() ? 2 * kv_width() : qkv_width(),
-                batch.document.data()};
+                batch.document.data(),
+                batch.leading_keys,
+                steps[static_cast<std::size_t>(i)].attended.data(),
+                q_width()};
     }
 
     void backward_mlp(Eagle3Parameters<T>& p, StepActivations<T>& s, std::int64_t n, T* dh,
