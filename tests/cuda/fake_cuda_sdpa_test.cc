@@ -8,7 +8,6 @@
 #include "fake_cuda.hpp"
 #include "joint_attention.hpp"
 #include "op_parity.hpp"
-#include "packed_batch.hpp"
 #include "reference_sdpa.hpp"
 
 using namespace eyas;

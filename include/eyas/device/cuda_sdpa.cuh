@@ -12,11 +12,6 @@
 
 namespace eyas {
 
-/// How a GPU attends in bfloat16. Strips: own kernels and cuBLASLt, with the reference's rounding
-/// of scores. Cudnn: the causal keys by cuDNN, which keeps scores on the chip and in fp32; it
-/// rounds elsewhere than the reference, so the numbers differ within bfloat16's error.
-enum class CudaAttention { Strips, Cudnn };
-
 /// What a library made of one shape.
 class SdpaPlan {
 public:
@@ -26,7 +21,9 @@ public:
     virtual void execute(const SdpaArrays& arrays, void* workspace, cudaStream_t stream) = 0;
 };
 
-/// A library of causal attention. One thread.
+/// A library of causal attention, chosen for bfloat16. It keeps scores in fp32 and rounds elsewhere
+/// than the reference, so the numbers differ within bfloat16's error from the own strips'. One
+/// thread.
 class SdpaLibrary {
 public:
     virtual ~SdpaLibrary() = default;
