@@ -353,10 +353,11 @@ struct Product {
             require(cublasLtMatmulPreferenceSetAttribute(wish, name, &alignment, 4));
         return cublasLtMatmulAlgoGetHeuristic(handle, product, a, b, c, c, wish, 1, &found, &count);
     }
-    int run(const float* x, const float* y, float* z, cudaStream_t stream) {
-        const float one = 1, none = 0;
-        return cublasLtMatmul(handle, product, &one, x, a, y, b, &none, z, c, z, c, &found.algo, z,
-                              0, stream);
+    int run(const float* x, const float* y, float* z, cudaStream_t stream,
+            const float* onto = nullptr) {
+        const float one = 1, beta = onto ? 1 : 0;
+        return cublasLtMatmul(handle, product, &one, x, a, y, b, &beta, onto ? onto : z, c, z, c,
+                              &found.algo, z, 0, stream);
     }
 };
 }  // namespace
@@ -373,6 +374,11 @@ TEST_CASE("products that cannot be") {
         CHECK(told() == "cublasLtMatmul D: 24 bytes beyond the end of device memory");
         CHECK(p.run(s.x + 25, y, y + 32, s.a) != 0);
         CHECK(told() == "cublasLtMatmul A: 32 bytes beyond the end of device memory");
+        require(p.run(s.x, y, y + 32, s.a, y + 38));
+        CHECK(p.run(s.x, y, y + 32, s.a, y + 59) != 0);
+        CHECK(told() == "cublasLtMatmul C: 24 bytes beyond the end of device memory");
+        CHECK(p.run(s.x, y, y + 32, s.a, y + 35) != 0);
+        CHECK(told() == "cublasLtMatmul: C and D overlap");
         require(p.choose(64));
         CHECK(p.run(s.x + 1, y, y + 32, s.a) != 0);
         CHECK_THAT(told(), Catch::Contains("alignment"));

@@ -162,25 +162,29 @@ Numbers linear_case(const D& d) {
     const std::int64_t n = 72, in = 96, out = 80, stride = 104;
     Source s;
     Values<T> x(d, s.of<T>(n * stride)), w(d, s.of<T>(out * in)), y(d, s.of<T>(n * stride)),
-        z(d, s.of<T>(n * stride)), dx(d, s.of<T>(n * stride)), dz(d, s.of<T>(n * stride));
+        z(d, s.of<T>(n * stride)), residual(d, s.of<T>(n * out)), sum(d, empty<T>(n * out)),
+        dx(d, s.of<T>(n * stride)), dz(d, s.of<T>(n * stride));
     Values<float> dw(d, s.of<float>(out * in));
     RoundingScratch scratch;
     Arena arena;
     arena.build([&](Arena& a) { a.give(scratch, n * in, "scratch"); }, d.memory());
     linear(d, x.data(), stride, w.data(), y.data(), stride, n, in, out, false, scratch);
     linear(d, x.data(), stride, w.data(), z.data(), stride, n, in, out, true, scratch);
+    linear_residual(d, x.data(), LinearWeight<T>{w.data(), out, in}, residual.data(), sum.data(), n,
+                    scratch);
     linear_backward_input(d, x.data(), stride, w.data(), dx.data(), stride, n, in, out, false,
                           scratch);
     linear_backward_input(d, x.data(), stride, w.data(), dz.data(), stride, n, in, out, true,
                           scratch);
     linear_backward_weight(d, z.data(), stride, x.data(), stride, dw.data(), n, in, out);
     Numbers all;
-    for (auto* v : {&y, &z, &dx, &dz}) v->add_to(all, d);
+    for (auto* v : {&y, &z, &residual, &sum, &dx, &dz}) v->add_to(all, d);
     dw.add_to(all, d);
     return all;
 }
 
-/// All four kinds of a product, twice in a batch, as `multiply` computes them.
+/// All four kinds of a product, twice in a batch, as `multiply` computes them: onto nothing, onto
+/// itself, onto another array.
 template <class T, Device D, class F>
 Numbers product_case(const D& d, F multiply) {
     const std::int64_t m = 33, n = 21, k = 43, ld = 45;
@@ -189,14 +193,18 @@ Numbers product_case(const D& d, F multiply) {
     for (const Op a : {Op::None, Op::Transposed})
         for (const Op b : {Op::None, Op::Transposed}) {
             Values<T> x(d, s.of<T>(2 * ld * ld)), y(d, s.of<T>(2 * ld * ld));
-            Values<float> z(d, s.of<float>(2 * m * ld));
-            multiply(BatchedMatmul<T, float>{{a, b, m, n, k, x.data(), ld, y.data(), ld, z.data(),
-                                              ld, 0.5f, b == Op::None ? 0.f : 2.f},
-                                             2,
-                                             ld * ld,
-                                             ld * ld,
-                                             m * ld});
-            z.add_to(all, d);
+            Values<float> z(d, s.of<float>(2 * m * ld)), w(d, s.of<float>(2 * m * ld)),
+                apart(d, s.of<float>(2 * m * ld));
+            BatchedMatmul<T, float> product{{a, b, m, n, k, x.data(), ld, y.data(), ld, z.data(),
+                                             ld, 0.5f, b == Op::None ? 0.f : 2.f},
+                                            2,
+                                            ld * ld,
+                                            ld * ld,
+                                            m * ld};
+            multiply(product);
+            product.each.c = w.data(), product.each.beta = 3.f, product.addend = apart.data();
+            multiply(product);
+            for (auto* v : {&z, &w, &apart}) v->add_to(all, d);
         }
     return all;
 }
@@ -209,6 +217,8 @@ void compare_products(const D& device, golden::Report& report) {
         for (std::int64_t i = 0; i < x.count; ++i) {
             auto one = x.each;
             one.a += i * x.stride_a, one.b += i * x.stride_b, one.c += i * x.stride_c;
+            for (std::int64_t r = 0; x.addend && r < one.m; ++r)
+                std::copy_n(x.addend + i * x.stride_c + r * one.ldc, one.n, one.c + r * one.ldc);
             cpu.matmul(one);
         }
     });

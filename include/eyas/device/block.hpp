@@ -8,11 +8,15 @@
 
 namespace eyas {
 
-/// `count` products of one kind whose operands lie a stride (in elements) apart.
+/// `count` products of one kind whose operands lie a stride (in elements) apart. `addend`: what
+/// beta multiplies, laid out as c and apart from it; nullptr: c itself.
 template <class T, class TC>
 struct BatchedMatmul {
     Matmul<T, TC> each;
     std::int64_t count = 1, stride_a = 0, stride_b = 0, stride_c = 0;
+    const TC* addend = nullptr;
+
+    const TC* added() const { return addend ? addend : each.c; }
 };
 
 /// What a kernel without shared memory says of it.

@@ -14,14 +14,14 @@ struct ProductCell {
         const auto& e = x.each;
         const auto which = row / e.m, i = row % e.m;
         const T *a = e.a + which * x.stride_a, *b = e.b + which * x.stride_b;
-        TC& c = e.c[which * x.stride_c + i * e.ldc + j];
+        const auto at = which * x.stride_c + i * e.ldc + j;
         float sum = 0;
         for (std::int64_t l = 0; l < e.k; ++l)
             sum += static_cast<float>(e.op_a == Op::None ? a[i * e.lda + l] : a[l * e.lda + i]) *
                    static_cast<float>(e.op_b == Op::None ? b[l * e.ldb + j] : b[j * e.ldb + l]);
         sum *= e.alpha;
-        if (e.beta != 0.f) sum += e.beta * static_cast<float>(c);
-        c = TC(sum);
+        if (e.beta != 0.f) sum += e.beta * static_cast<float>((x.addend ? x.addend : e.c)[at]);
+        e.c[at] = TC(sum);
     }
 };
 }  // namespace detail

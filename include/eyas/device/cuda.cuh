@@ -57,6 +57,19 @@ public:
             plain_product(*this, x);
     }
 
+    /// Attention in bfloat16 by a library from now on, of all that share this GPU's context;
+    /// nullptr: own strips, which also take what it refuses.
+    void attend_by(std::shared_ptr<SdpaLibrary> library) const {
+        context_->sdpa().choose(std::move(library));
+    }
+    const SdpaUse& attention_use() const { return context_->sdpa().use(); }
+    bool plans_sdpa(const SdpaShape& shape) const { return context_->sdpa().find(shape); }
+    void sdpa(const SdpaShape& shape, const SdpaArrays& arrays) const {
+        auto& plan = context_->sdpa().plan(shape);
+        Tensor workspace(DType::U8, {static_cast<std::int64_t>(plan.workspace_bytes())}, memory());
+        plan.execute(arrays, workspace.mutable_view().data, context_->stream());
+    }
+
     MemoryResource* memory() const { return &context_->memory(); }
     /// Pageable memory has been read when it returns; large arrays are carried while the work
     /// before goes on (CudaUploads). For pinned memory, and a GPU's, it waits.
@@ -115,6 +128,6 @@ private:
 
     std::shared_ptr<detail::CudaContext> context_;
 };
-static_assert(BlockDevice<Cuda>);
+static_assert(SdpaDevice<Cuda>);
 
 }  // namespace eyas

@@ -10,6 +10,7 @@
 #include "eyas/device/cuda_error.cuh"
 #include "eyas/device/cuda_memory.cuh"
 #include "eyas/device/cuda_products.cuh"
+#include "eyas/device/cuda_sdpa.cuh"
 #include "eyas/device/cuda_uploads.cuh"
 
 namespace eyas::detail {
@@ -53,6 +54,7 @@ public:
     }
     CudaMemory& memory() { return memory_; }
     CudaProducts& products() { return products_; }
+    SdpaPlans& sdpa() { return sdpa_; }
     void* workspace() {
         if (!workspace_) workspace_ = memory_.allocate(CudaProducts::workspace_bytes);
         return workspace_;
@@ -82,6 +84,7 @@ private:
     OwnedStream stream_;
     CudaMemory memory_;
     CudaProducts products_;
+    SdpaPlans sdpa_;
     std::byte* workspace_ = nullptr;
     std::optional<CudaUploads> uploads_;
 };

@@ -36,7 +36,7 @@ public:
         if (!p.found) return false;
         // Row-major C = A B is column-major C^T = B^T A^T: the operands change places.
         check_cublas(cublasLtMatmul(handle_.get(), p.product.get(), &e.alpha, e.b, p.b.get(), e.a,
-                                    p.a.get(), &e.beta, e.c, p.c.get(), e.c, p.c.get(),
+                                    p.a.get(), &e.beta, x.added(), p.c.get(), e.c, p.c.get(),
                                     &p.algorithm, workspace, workspace_bytes, stream),
                      "cublasLtMatmul " + text(x));
         return true;
@@ -54,7 +54,7 @@ private:
         cublasLtMatmulAlgo_t algorithm{};
         bool found = false;
     };
-    using Key = std::array<std::int64_t, 18>;
+    using Key = std::array<std::int64_t, 19>;
 
     /// The largest power of two, up to 256, that divides an address and the distance to the next.
     static std::uint32_t alignment(const void* p, std::int64_t stride, std::size_t size) {
@@ -78,7 +78,8 @@ private:
         const auto& e = x.each;
         const auto sa = alignment(e.a, x.stride_a, sizeof(T)),
                    sb = alignment(e.b, x.stride_b, sizeof(T)),
-                   sc = alignment(e.c, x.stride_c, sizeof(TC));
+                   sc = alignment(x.added(), x.stride_c, sizeof(TC)),
+                   sd = alignment(e.c, x.stride_c, sizeof(TC));
         const Key key{cuda_type<T>,
                       cuda_type<TC>,
                       static_cast<char>(e.op_a),
@@ -96,12 +97,13 @@ private:
                       sa,
                       sb,
                       sc,
+                      sd,
                       e.beta != 0.f};
         const auto it = plans_.find(key);
         if (it != plans_.end()) return it->second;
         Plan p;
         describe(x, p);
-        choose(p, sa, sb, sc, text(x));
+        choose(p, sa, sb, sc, sd, text(x));
         return plans_.emplace(key, std::move(p)).first->second;
     }
 
@@ -150,7 +152,8 @@ private:
         p.c = layout(cuda_type<TC>, e.m, e.n, e.ldc, x.count, x.stride_c);
     }
 
-    void choose(Plan& p, std::uint32_t sa, std::uint32_t sb, std::uint32_t sc,
+    /// Alignments are those of the arrays a, b, what is added, c.
+    void choose(Plan& p, std::uint32_t sa, std::uint32_t sb, std::uint32_t sc, std::uint32_t sd,
                 const std::string& what) {
         cublasLtMatmulPreference_t wish = nullptr;
         check_cublas(cublasLtMatmulPreferenceCreate(&wish), "cublasLtMatmulPreferenceCreate");
@@ -161,7 +164,7 @@ private:
         set(wish, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, sb);
         set(wish, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, sa);
         set(wish, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, sc);
-        set(wish, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, sc);
+        set(wish, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, sd);
         cublasLtMatmulHeuristicResult_t found{};
         int count = 0;
         const auto status =

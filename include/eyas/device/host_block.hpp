@@ -1,4 +1,5 @@
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <memory>
@@ -77,6 +78,8 @@ void product_on_host(const BatchedMatmul<T, TC>& x) {
     for (std::int64_t i = 0; i < x.count; ++i) {
         auto one = x.each;
         one.a += i * x.stride_a, one.b += i * x.stride_b, one.c += i * x.stride_c;
+        for (std::int64_t r = 0; x.addend && r < one.m; ++r)
+            std::copy_n(x.addend + i * x.stride_c + r * one.ldc, one.n, one.c + r * one.ldc);
         product_on_host(one);
     }
 }

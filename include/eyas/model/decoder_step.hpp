@@ -65,8 +65,8 @@ public:
         if (recomputes()) s.kv.resize(static_cast<std::size_t>(n * 2 * kv_width()));
         up_to_gates(p, embedding_table, batch, hidden, angles, steps, i);
         swiglu(device_, s.gate_up.data(), activated_.data(), n, f);
-        copy(s.middle.data(), n * d, s.hidden.data());
-        linear(device_, activated_.data(), p.weight(p.down), s.hidden.data(), n, true, scratch_);
+        linear_residual(device_, activated_.data(), p.weight(p.down), s.middle.data(),
+                        s.hidden.data(), n, scratch_);
     }
 
     /// Call before the first backward of a batch: clears the key and value gradients of every step.
@@ -130,10 +130,6 @@ private:
         gate_up(p, hidden, s, n);
     }
 
-    void copy(const T* from, std::int64_t n, T* to) {
-        device_.copy(from, to, static_cast<std::size_t>(n) * sizeof(T));
-    }
-
     /// input_ [N, 2D]: the two normalised halves.
     void input(const Eagle3Parameters<T>& p, const T* table, const T* hidden, StepActivations<T>& s,
                std::int64_t n) {
@@ -149,8 +145,8 @@ private:
     void gate_up(const Eagle3Parameters<T>& p, const T* hidden, StepActivations<T>& s,
                  std::int64_t n) {
         const auto d = c_.hidden_size;
-        copy(hidden, n * d, s.middle.data());
-        linear(device_, s.attended.data(), p.weight(p.o), s.middle.data(), n, true, scratch_);
+        linear_residual(device_, s.attended.data(), p.weight(p.o), hidden, s.middle.data(), n,
+                        scratch_);
         rms_norm(device_, s.middle.data(), d, p.value(p.post_norm), normed_.data(), d,
                  s.rms_middle.data(), n, d, epsilon_);
         linear(device_, normed_.data(), p.weight(p.gate_up), s.gate_up.data(), n, false, scratch_);
@@ -177,7 +173,10 @@ private:
                 keys_.data(),
                 values_.data(),
                 recomputes() ? 2 * kv_width() : qkv_width(),
-                batch.document.data()};
+                batch.document.data(),
+                batch.leading_keys,
+                steps[static_cast<std::size_t>(i)].attended.data(),
+                q_width()};
     }
 
     void backward_mlp(Eagle3Parameters<T>& p, StepActivations<T>& s, std::int64_t n, T* dh,

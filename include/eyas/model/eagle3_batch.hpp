@@ -21,6 +21,8 @@ namespace eyas {
 template <class T>
 struct Eagle3Batch {
     std::int64_t batch = 0, tokens = 0;      // B, T
+    bool leading_keys = false;               // of every row: one document, whose first tokens, one
+                                             // at least, are those that are attended to
     ArenaArray<std::int64_t> ids;            // [B, T] input ids
     ArenaArray<std::int64_t> mask;           // [B, T] attention mask
     ArenaArray<std::int64_t> document;       // [B, T] row of the first token of each row's document
@@ -63,6 +65,7 @@ struct Eagle3Batch {
         host_document.assign(static_cast<std::size_t>(rows()), 0);
         if (b.document) std::ranges::copy(b.document->as<std::int64_t>(), host_document.begin());
         copy(device, host_document, document);
+        leading_keys = attends_to_first(b.attention_mask.as<std::int64_t>());
         if (b.position_ids) {
             const auto given = b.position_ids->as<std::int64_t>();
             host_positions.resize(given.size());
@@ -111,6 +114,16 @@ struct Eagle3Batch {
     }
 
 private:
+    bool attends_to_first(std::span<const std::int64_t> attended) const {
+        for (std::int64_t r = 0; r < rows(); ++r) {
+            const auto at = static_cast<std::size_t>(r);
+            if (host_document[at] != 0 || (attended[at] && r % tokens > 0 && !attended[at - 1]))
+                return false;
+            if (r % tokens == 0 && !attended[at]) return false;
+        }
+        return true;
+    }
+
     /// Each row of a document names its first row: that of the row before, or itself.
     static void check_documents(const Batch& b) {
         const auto n = b.tokens();

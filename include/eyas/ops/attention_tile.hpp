@@ -26,6 +26,11 @@ struct TttAttention {
     std::int64_t kv_stride = 0;
     const std::int64_t* document = nullptr;  // [B, T] first row of each row's document, ascending;
                                              // null: one a row
+    /// The host knows: one document a row, and the keys with mask 1 are its first, at least one.
+    bool leading_keys = false;
+    /// For the backward, if it is kept: what the forward gave.
+    const T* out = nullptr;
+    std::int64_t out_stride = 0;
 
     float scale() const { return 1.f / std::sqrt(static_cast<float>(head_dim)); }
     std::int64_t kv_head(std::int64_t h) const { return h / (heads / kv_heads); }

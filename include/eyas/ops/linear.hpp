@@ -88,6 +88,15 @@ void linear(const Dev& device, const T* x, const LinearWeight<T>& weight, T* y, 
            scratch);
 }
 
+/// y = residual + x W^T, the product rounded to T first. All [N, O] without gaps; y is another
+/// array than the residual.
+template <class T, Device Dev>
+void linear_residual(const Dev& device, const T* x, const LinearWeight<T>& weight,
+                     const T* residual, T* y, std::int64_t rows, RoundingScratch& scratch) {
+    device.copy(residual, y, static_cast<std::size_t>(rows * weight.out) * sizeof(T));
+    linear(device, x, weight, y, rows, true, scratch);
+}
+
 /// y = x W^T in fp32, not rounded. x [N, I], y [N, O].
 template <class T, Device Dev>
 void linear_unrounded(const Dev& device, const T* x, const LinearWeight<T>& weight, float* y,

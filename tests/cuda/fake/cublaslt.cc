@@ -144,7 +144,8 @@ bool aligned(const void* p, std::uint32_t bytes) {
 
 /// Column-major D = A B is row-major D^T = B^T A^T.
 template <class T, class TC>
-void multiply(const Choice& x, const void* a, const void* b, void* d, float alpha, float beta) {
+void multiply(const Choice& x, const void* a, const void* b, const void* c, void* d, float alpha,
+              float beta) {
     const auto op = [](std::int32_t o) { return o == CUBLAS_OP_N ? Op::None : Op::Transposed; };
     const auto n = static_cast<std::int64_t>(x.d.rows), m = static_cast<std::int64_t>(x.d.columns),
                k = static_cast<std::int64_t>(x.product.op_a == CUBLAS_OP_N ? x.a.columns
@@ -155,7 +156,8 @@ void multiply(const Choice& x, const void* a, const void* b, void* d, float alph
         x.d.count,
         x.b.stride,
         x.a.stride,
-        x.d.stride});
+        x.d.stride,
+        c == d ? nullptr : static_cast<const TC*>(c)});
 }
 
 }  // namespace
@@ -302,24 +304,31 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t prod
             return refused("cublasLtMatmul: the algorithm of another product");
     }
     if (!aligned(A, x.wish.a) || !aligned(B, x.wish.b) || !aligned(C, x.wish.c) ||
-        !aligned(D, x.wish.d) || workspace_bytes < x.wish.workspace || C != D)
-        return refused("cublasLtMatmul: alignment, workspace, or C is not D");
+        !aligned(D, x.wish.d) || workspace_bytes < x.wish.workspace)
+        return refused("cublasLtMatmul: alignment or workspace");
+    const float scale = *static_cast<const float*>(alpha), keep = *static_cast<const float*>(beta);
+    const auto overlap = [&] {
+        const auto from = reinterpret_cast<std::uintptr_t>(C),
+                   to = reinterpret_cast<std::uintptr_t>(D);
+        return C != D && keep != 0.f && from < to + x.d.bytes() && to < from + x.c.bytes();
+    };
+    if (overlap()) return refused("cublasLtMatmul: C and D overlap");
     const auto ranges = [=] {
         return device_range("cublasLtMatmul A", A, x.a.bytes()) &&
                device_range("cublasLtMatmul B", B, x.b.bytes()) &&
+               (keep == 0.f || device_range("cublasLtMatmul C", C, x.c.bytes())) &&
                device_range("cublasLtMatmul D", D, x.d.bytes()) &&
                device_range("cublasLtMatmul workspace", workspace, workspace_bytes);
     };
     if (!ranges()) return CUBLAS_STATUS_INVALID_VALUE;
-    const float scale = *static_cast<const float*>(alpha), keep = *static_cast<const float*>(beta);
     enqueue_on(on, call, [=] {
         if (!ranges()) return;
         if (x.a.type == CUDA_R_32F && x.d.type == CUDA_R_32F)
-            multiply<float, float>(x, A, B, D, scale, keep);
+            multiply<float, float>(x, A, B, C, D, scale, keep);
         else if (x.a.type == CUDA_R_16BF && x.d.type == CUDA_R_32F)
-            multiply<BFloat16, float>(x, A, B, D, scale, keep);
+            multiply<BFloat16, float>(x, A, B, C, D, scale, keep);
         else if (x.a.type == CUDA_R_16BF && x.d.type == CUDA_R_16BF)
-            multiply<BFloat16, BFloat16>(x, A, B, D, scale, keep);
+            multiply<BFloat16, BFloat16>(x, A, B, C, D, scale, keep);
         else
             misuse("cublasLtMatmul: types that it does not know");
     });

@@ -7,6 +7,7 @@
 #include "eyas/ops/attention.hpp"
 #include "eyas/ops/attention_backward.hpp"
 #include "eyas/ops/block/attention_rows.hpp"
+#include "eyas/ops/block/attention_sdpa.hpp"
 
 namespace eyas {
 
@@ -116,10 +117,13 @@ void strip_gradient(const Dev& device, const AttentionStrip<T>& s, const T* tile
 }  // namespace detail
 
 /// ttt_attention by strips of query rows: the scores of a strip for all heads are products of the
-/// device, a block makes each row's softmax. No [T, T] tensor: a strip's tile is bounded.
+/// device, a block makes each row's softmax. No [T, T] tensor: a strip's tile is bounded. Where the
+/// device has a library that takes the shape, bfloat16 goes there (attention_sdpa.hpp).
 template <class T, BlockDevice Dev>
 void ttt_attention(const Dev& device, const TttAttention<T>& a, T* out, std::int64_t out_stride,
                    float* log_sum) {
+    if constexpr (SdpaDevice<Dev> && std::same_as<T, BFloat16>)
+        if (detail::sdpa_attention(device, a, out, out_stride, log_sum)) return;
     detail::AttentionTiles<T> tiles(device, a, false);
     for (std::int64_t begin = 0; begin < a.tokens; begin += tiles.rows) {
         const detail::AttentionStrip<T> s(a, begin, std::min(tiles.rows, a.tokens - begin),
@@ -140,6 +144,10 @@ void ttt_attention_backward(const Dev& device, const TttAttention<T>& a, const f
                             const T* d_out, std::int64_t d_out_stride, T* dq,
                             std::int64_t dq_stride, float* dk, float* dv,
                             DiagonalColumns diagonal) {
+    if constexpr (SdpaDevice<Dev> && std::same_as<T, BFloat16>)
+        if (detail::sdpa_attention_backward(device, a, log_sum, d_out, d_out_stride, dq, dq_stride,
+                                            dk, dv, diagonal))
+            return;
     detail::AttentionTiles<T> tiles(device, a, true);
     for (std::int64_t begin = 0; begin < a.tokens; begin += tiles.rows) {
         const detail::AttentionStrip<T> s(a, begin, std::min(tiles.rows, a.tokens - begin),

@@ -73,15 +73,16 @@ struct RoundInPlace {
     float* z;
     EYAS_HD void operator()(std::int64_t i) const { z[i] = static_cast<float>(T(z[i])); }
 };
-/// y += T(product), the product [rows, width] without gaps.
+/// y = residual + T(product), the product [rows, width] without gaps; residual may be y.
 template <class T>
 struct AddProduct {
     const float* from;
+    const T* residual;
     T* y;
     std::int64_t y_stride, width;
     EYAS_HD void operator()(std::int64_t r, std::int64_t j) const {
-        T& slot = y[r * y_stride + j];
-        slot = T(static_cast<float>(slot) + static_cast<float>(T(from[r * width + j])));
+        const auto at = r * y_stride + j;
+        y[at] = T(static_cast<float>(residual[at]) + static_cast<float>(T(from[r * width + j])));
     }
 };
 template <class T>
@@ -150,18 +151,19 @@ struct RotationCell {
     }
 };
 
-/// matmul_rounded of a device whose products round by themselves.
+/// matmul_rounded of a device whose products round by themselves: y = product, or residual +
+/// product, whose rows lie as y's do (it may be y).
 template <class T, BlockDevice Dev>
-void block_product(const Dev& device, Matmul<T, float> x, T* y, std::int64_t y_stride, bool add,
-                   RoundingScratch& scratch) {
+void block_product(const Dev& device, Matmul<T, float> x, T* y, std::int64_t y_stride,
+                   const T* residual, RoundingScratch& scratch) {
     if constexpr (std::same_as<T, float>) {
-        x.c = y, x.ldc = y_stride, x.beta = add ? 1.f : 0.f;
-        device.matmul(x);
-    } else if (add) {
+        x.c = y, x.ldc = y_stride, x.beta = residual ? 1.f : 0.f;
+        device.matmul(BatchedMatmul<T, float>{x, 1, 0, 0, 0, residual});
+    } else if (residual) {
         scratch.resize(static_cast<std::size_t>(x.m * x.n));
         x.c = scratch.data(), x.ldc = x.n;
         device.matmul(x);
-        launch_cells(device, x.m, x.n, AddProduct<T>{scratch.data(), y, y_stride, x.n});
+        launch_cells(device, x.m, x.n, AddProduct<T>{scratch.data(), residual, y, y_stride, x.n});
     } else {
         device.matmul(Matmul<T, T>{x.op_a, x.op_b, x.m, x.n, x.k, x.a, x.lda, x.b, x.ldb, y,
                                    y_stride, x.alpha, 0.f});
@@ -242,7 +244,15 @@ void linear(const Dev& device, const T* x, std::int64_t x_stride, const T* weigh
             RoundingScratch& scratch) {
     detail::block_product(
         device, Matmul<T, float>{Op::None, Op::Transposed, rows, out, in, x, x_stride, weight, in},
-        y, y_stride, add, scratch);
+        y, y_stride, add ? y : nullptr, scratch);
+}
+template <class T, BlockDevice Dev>
+void linear_residual(const Dev& device, const T* x, const LinearWeight<T>& weight,
+                     const T* residual, T* y, std::int64_t rows, RoundingScratch& scratch) {
+    detail::block_product(device,
+                          Matmul<T, float>{Op::None, Op::Transposed, rows, weight.out, weight.in, x,
+                                           weight.in, weight.plain, weight.in},
+                          y, weight.out, residual, scratch);
 }
 template <class T, BlockDevice Dev>
 void linear_backward_input(const Dev& device, const T* dy, std::int64_t dy_stride, const T* weight,
@@ -250,7 +260,7 @@ void linear_backward_input(const Dev& device, const T* dy, std::int64_t dy_strid
                            std::int64_t out, bool add, RoundingScratch& scratch) {
     detail::block_product(
         device, Matmul<T, float>{Op::None, Op::None, rows, in, out, dy, dy_stride, weight, in}, dx,
-        dx_stride, add, scratch);
+        dx_stride, add ? dx : nullptr, scratch);
 }
 
 template <class T, BlockDevice Dev>
