@@ -15,6 +15,8 @@
 #include "eyas/device/precision.hpp"
 #include "eyas/evaluate/check_batches.hpp"
 #include "eyas/evaluate/evaluate.hpp"
+#include "eyas/evaluate/replay.hpp"
+#include "eyas/evaluate/speculative_decoder.hpp"
 #include "eyas/evaluate/verify_export.hpp"
 #include "eyas/format/hf_config.hpp"
 #include "eyas/format/hf_weights.hpp"
