@@ -3,6 +3,7 @@
 #include <catch2/catch.hpp>
 #include <map>
 
+#include "eyas/evaluate/replay.hpp"
 #include "tests/evaluate/tiny_pair.hpp"
 
 using namespace eyas;
@@ -319,4 +320,43 @@ TEST_CASE("options and drafts that do not fit are refused", "[evaluate]") {
     };
     CHECK_THROWS_AS(of_other({32, 48, 3, 4, 2, 12, 80}), DataError);
     CHECK_THROWS_AS(of_other({48, 48, 3, 4, 2, 12, 64}), DataError);
+}
+
+TEST_CASE("decoding along greedy texts accepts what decoding them accepted", "[evaluate]") {
+    auto& world = World::get();
+    const auto from = prompts(24);
+    SpeculativeOptions o;
+    o.max_new_tokens = 60;
+    for (const auto& shape :
+         {DraftShape::chain(4), DraftShape::tree({3, 2, 1}), DraftShape::dynamic(4, 3, 7)}) {
+        o.shape = shape;
+        const auto told = decode(world.trained, from, o);
+        auto draft = world.trained.decoder(world.target);
+        Replay<Cpu> replay(draft, shape, 5);
+        for (std::size_t i = 0; i < from.size(); ++i) {
+            const auto& text = told.texts[i];
+            // Rows of padding behind some texts change nothing.
+            const auto tokens = std::ssize(text), rows = tokens + (i % 3 == 0 ? 4 : 0);
+            const auto width = 3 * world.target.llama.width;
+            Tensor ids = Tensor::zeros(DType::I64, {1, rows}),
+                   attention = Tensor::zeros(DType::I64, {1, rows}),
+                   loss = Tensor::zeros(DType::I64, {1, rows});
+            Tensor states = Tensor::zeros(DType::F32, {1, rows, width});
+            std::ranges::copy(text, ids.as<std::int64_t>().begin());
+            std::fill_n(attention.as<std::int64_t>().begin(), tokens, 1);
+            std::fill(loss.as<std::int64_t>().begin() + std::ssize(from[i]),
+                      loss.as<std::int64_t>().begin() + tokens, 1);
+            const auto captured = world.target.model.forward(text).captured;
+            std::ranges::copy(captured.as<float>(), states.as<float>().begin());
+            const Batch batch{ids, attention, loss, states, states, {}, {"text"}};
+            replay.add(batch);
+        }
+        const auto along = replay.finish();
+        CHECK(along.passes == told.all.passes);
+        CHECK(along.tokens == told.all.tokens);
+        CHECK(along.proposed == told.all.proposed);
+        CHECK(along.accepted == told.all.accepted);
+        CHECK(along.length() > 1);
+        CHECK(replay.finish().passes == 0);  // nothing is counted twice
+    }
 }
