@@ -40,18 +40,27 @@ inline void enlarge(std::span<const Parameter> parameters, float factor, std::ui
                                           : x * factor;
 }
 
+/// What layers add is scaled by `calm`: the smaller, the more a token follows from the one before,
+/// and the easier a draft learns it.
 struct TinyTarget {
     TinyLlama llama;
     TargetModel<Cpu> model;
 
-    explicit TinyTarget(TinySizes sizes, std::int64_t positions = 192, std::uint32_t seed = 1)
-        : llama(false, seed, sizes), model(load(positions)) {}
+    explicit TinyTarget(TinySizes sizes, std::int64_t positions = 192, std::uint32_t seed = 1,
+                        float calm = 1)
+        : llama(calmed(TinyLlama(false, seed, sizes), calm)), model(load(positions)) {}
 
     FrozenTarget frozen() const {
         return {view("model.embed_tokens.weight"), view("lm_head.weight")};
     }
 
 private:
+    static TinyLlama calmed(TinyLlama llama, float calm) {
+        for (auto& [name, values] : llama.weights)
+            if (name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight"))
+                for (auto& x : values) x *= calm;
+        return llama;
+    }
     TargetModel<Cpu> load(std::int64_t positions) const {
         const ScratchDirectory dir;
         auto config = llama.config();
