@@ -11,6 +11,7 @@
 #include "evaluation_text.hpp"
 #include "eyas/capture/capture_directory.hpp"
 #include "eyas/capture/conversations.hpp"
+#include "eyas/capture/prompts.hpp"
 #include "eyas/core/convert.hpp"
 #include "eyas/core/stop_signals.hpp"
 #include "eyas/device/cpu.hpp"
@@ -21,11 +22,13 @@ namespace eyas::cli {
 /// Real decoding of held-out prompts with target and draft, beside plain decoding.
 class DecodeEvaluation {
 public:
-    void declare(CLI::App& app) {
-        app.add_option("--conversations", conversations_,
-                       "answer the prompts of these conversations (JSON lines {\"input_ids\", "
-                       "\"loss_mask\"}; a prompt ends where the mask begins) by speculative "
-                       "decoding, instead of evaluating a store");
+    /// Returns the option that asks for it.
+    CLI::Option* declare(CLI::App& app) {
+        auto* wanted =
+            app.add_option("--conversations", conversations_,
+                           "answer the prompts of these conversations (JSON lines {\"input_ids\", "
+                           "\"loss_mask\"}; a prompt ends where the mask begins) by speculative "
+                           "decoding, instead of evaluating a store");
         app.add_option("--draft", shape_,
                        "what the draft proposes: chain:DEPTH, tree:W1,W2,... or "
                        "dynamic:DEPTH,TOP_K,TOTAL (EAGLE-2)")
@@ -45,27 +48,37 @@ public:
         app.add_option("--sequences", options_.sequences, "texts decoded side by side")
             ->capture_default_str()
             ->check(CLI::PositiveNumber);
-        app.add_option("--prompts", most_, "at most so many; 0: all")->capture_default_str();
+        app.add_option("--prompts", most_, "at most so many; 0: all")
+            ->capture_default_str()
+            ->check(CLI::NonNegativeNumber);
         app.add_option(
                "--layers", layers_,
                "three layers of the target that the draft reads (default: those that it was "
                "trained on, else 1,N/2-1,N-4)")
             ->delimiter(',');
         app.add_option("--stop-ids", options_.stop_ids,
-                       "tokens that end an answer (default: eos_token_id of config.json)")
+                       "tokens that end an answer (default: eos_token_id of the target's "
+                       "generation_config.json or config.json)")
             ->delimiter(',');
+        return wanted;
     }
 
     bool wanted() const { return !conversations_.empty(); }
 
-    /// `trained_on`: the convention of the features that the draft was trained on, where it says.
+    /// `trained_on`: the convention of the features that the draft was trained on, `asked_for` the
+    /// layers that its config names, where they say.
     /// Its weights are rounded to bfloat16, as an engine has them. Throws ContractError for another
     /// target, or other layers than those.
     OrderedJson run(const HfWeights& target_weights,
                     const std::optional<CaptureConvention>& trained_on,
+                    const std::optional<std::vector<std::int64_t>>& asked_for,
                     const ModelConfig& draft_config, const VocabMap& map,
                     std::span<const NamedTensor> draft_weights) {
-        if (trained_on && layers_.empty()) layers_ = trained_on->layers;
+        const auto own = trained_on ? trained_on->layers : asked_for.value_or(layers_);
+        if (layers_.empty()) layers_ = own;
+        if (layers_ != own)
+            throw ContractError("the draft reads other layers: " + Json(own).dump(),
+                                "--layers " + Json(layers_).dump(), "Leave out --layers");
         options_.shape = parse_draft_shape(shape_);
         options_.verification = rejection_ ? Verification::Rejection : Verification::Match;
         options_.stop = &stop_requested();
@@ -77,7 +90,7 @@ public:
                                         " (trained on, now)",
                                     target_weights.path().string(),
                                     "Name the draft's own target, and no other --layers");
-        if (options_.stop_ids.empty()) options_.stop_ids = end_tokens(target.config());
+        if (options_.stop_ids.empty()) options_.stop_ids = default_stop_ids(target_weights.path());
         const auto rounded = in_bfloat16(draft_weights);
         DraftDecoder<Cpu> draft(draft_config, map, rounded.views, target.embedding());
         const auto prompts = read_prompts(target.config());
@@ -117,19 +130,11 @@ private:
         return r;
     }
 
-    static std::vector<std::int64_t> end_tokens(const ModelConfig& c) {
-        const auto eos = c.source.value("eos_token_id", Json());
-        if (eos.is_number_integer()) return {eos.get<std::int64_t>()};
-        if (eos.is_array()) return eos.get<std::vector<std::int64_t>>();
-        return {};
-    }
-
     /// What comes before each conversation's first supervised token.
     std::vector<std::vector<std::int64_t>> read_prompts(const ModelConfig& c) const {
         std::vector<std::vector<std::int64_t>> prompts;
         for (auto& conversation : read_conversations(
-                 conversations_,
-                 {.vocab_size = c.vocab_size, .positions = c.max_position_embeddings})) {
+                 conversations_, {.vocab_size = c.vocab_size, .positions = longest_sequence(c)})) {
             if (most_ > 0 && std::ssize(prompts) >= most_) break;
             const auto end = std::ranges::find(conversation.loss_mask, 1);
             conversation.input_ids.resize(

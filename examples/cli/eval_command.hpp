@@ -24,14 +24,15 @@ public:
         app_.add_option("--checkpoint", checkpoint_,
                         "checkpoint directory, a run directory (its newest), or a draft that was "
                         "exported here or by another program; absent: untrained weights of --seed");
-        app_.add_option("--store", store_.uri, "file:DIR, disagg:DIR?store_id=NAME or packed:DIR");
+        auto* store = app_.add_option("--store", store_.uri,
+                                      "file:DIR, disagg:DIR?store_id=NAME or packed:DIR");
         app_.add_option("--manifest", manifest_,
                         "samples; for file:DIR and packed:DIR all of the directory where absent");
         app_.add_option("--eval-draft", replay_,
                         "drafts whose acceptance length is measured by decoding along the "
                         "samples; none: not")
             ->capture_default_str();
-        decoding_.declare(app_);
+        decoding_.declare(app_)->excludes(store);
         app_.add_option("--batch-size", loader_.batch_size, "samples a batch")
             ->capture_default_str();
         app_.add_option("--max-len", loader_.max_len, "cut samples to so many tokens")
@@ -49,6 +50,7 @@ private:
         const auto config_file = weights.empty() ? draft_.config : (dir / "config.json").string();
         const auto config = read_draft_config(config_file);
         const auto map = draft_.map_for(config, weights);
+        if (!weights.empty()) draft_.require_embedding(weights);
         if (decoding_.wanted()) return decode(config, map, weights);
         if (store_.uri.empty())
             throw ContractError("neither --store nor --conversations is given", "eval",
@@ -56,7 +58,6 @@ private:
         const auto manifest = samples_of(store_, manifest_);
         if (const auto c = convention_of_samples(manifest))
             require_captured_for(*c, config, config_file, draft_.target);
-        if (!weights.empty()) draft_.require_embedding(weights);
         loader_.shuffle = loader_.drop_last = false;
         return draft_.with_model(config, map, [&](auto& model) {
             if (!weights.empty()) load_weights_into(model, weights);
@@ -68,11 +69,12 @@ private:
     OrderedJson decode(const ModelConfig& config, const VocabMap& map, const std::string& weights) {
         const HfWeights target(draft_.target);
         const auto convention = recorded_convention(config, weights);
+        const auto layers = configured_layers(config.source, weights);
         return draft_.with_model(config, map, [&](auto& model) {
             if (!weights.empty()) load_weights_into(model, weights);
             const auto host = eyas::detail::weights_on_host(model);
             const auto content = host.content();
-            return decoding_.run(target, convention, config, map,
+            return decoding_.run(target, convention, layers, config, map,
                                  draft_tensors(content.parameters, content.vocab_map));
         });
     }

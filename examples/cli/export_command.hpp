@@ -37,8 +37,8 @@ public:
         auto* verify =
             app_.add_flag("--verify", verify_,
                           "read --out as its users would and compare it with the checkpoint, every "
-                          "weight and the "
-                          "logits in every bit; where it is there already, it is left as it is");
+                          "weight, and the logits of samples (--store, --prompts, else random "
+                          "states) in every bit; where it is there already, it is left as it is");
         samples_.declare(app_);
         app_.add_option("--write-logits", logits_,
                         "with --verify: a safetensors file for the samples and the export's "

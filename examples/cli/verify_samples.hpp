@@ -52,14 +52,15 @@ struct VerifySamples {
         if (prompts.empty())
             return f([&]() -> const Batch* {
                 if (done++ == count) return nullptr;
-                batch = random_states(draft, std::min(max_len, draft.max_position_embeddings - 8),
-                                      static_cast<std::uint64_t>(done));
+                batch = random_states(
+                    draft,
+                    std::min(max_len, std::max<std::int64_t>(1, draft.max_position_embeddings - 8)),
+                    static_cast<std::uint64_t>(done));
                 return &batch->batch();
             });
         const auto convention = recorded_convention(draft, "checkpoint");
         const auto conversations = read_conversations(
-            prompts,
-            {max_len, target.config().vocab_size, target.config().max_position_embeddings});
+            prompts, {max_len, target.config().vocab_size, longest_sequence(target.config())});
         TargetModel<Cpu> model(target, {convention ? convention->layers
                                                    : configured_layers(draft.source, "checkpoint")
                                                          .value_or(std::vector<std::int64_t>())});

@@ -305,7 +305,6 @@ TEST_CASE("options and drafts that do not fit are refused", "[evaluate]") {
     with([](auto&) {});
     CHECK_THROWS_AS(with([](auto& o) { o.max_new_tokens = 0; }), ContractError);
     CHECK_THROWS_AS(with([](auto& o) { o.sequences = 0; }), ContractError);
-    CHECK_THROWS_AS(with([](auto& o) { o.shape = DraftShape::chain(0); }), ContractError);
     CHECK_THROWS_AS(with([](auto& o) { o.sampling.temperature = -1; }), ContractError);
     CHECK_THROWS_AS(with([](auto& o) { o.sampling.top_p = 0; }), ContractError);
     CHECK_THROWS_AS(with([](auto& o) {

@@ -38,6 +38,13 @@ inline std::int64_t most_probable(std::span<const float> logits) {
     return first_of(logits.data(), n, largest(logits.data(), n));
 }
 
+/// The same. Throws DataError where no logit is a number.
+inline std::int64_t checked_most_probable(std::span<const float> logits, const char* where) {
+    if (!(largest(logits.data(), std::ssize(logits)) > -std::numeric_limits<float>::infinity()))
+        throw DataError("no logit is a number", where, "Check the weights of the model");
+    return most_probable(logits);
+}
+
 /// Probabilities of tokens that temperature and top-p leave, in double.
 class TokenDistribution {
 public:

@@ -162,42 +162,81 @@ inline TargetLayer read_layer(WeightReader& read, const ModelConfig& c, const Ta
 
 }  // namespace detail
 
-/// Reads and widens a model of any size that target_family() knows. Throws DataError for a model of
-/// another architecture, for weights that are missing or do not fit the config, and for tensors in
-/// the files that the forward would pass over.
-inline TargetWeights load_target_weights(const HfWeights& from) {
-    const auto& c = from.config();
-    const auto family = target_family(c);
-    detail::WeightReader read(from);
-    TargetWeights w;
-    w.embedding = read.matrix({{"model.embed_tokens", c.vocab_size}}, c.hidden_size);
-    if (c.tie_word_embeddings)
-        read.expect_same("lm_head.weight", "model.embed_tokens.weight");
-    else
-        w.head = read.matrix({{"lm_head", c.vocab_size}}, c.hidden_size);
-    w.final_norm = read.norm("model.norm", c.hidden_size);
-    for (std::int64_t i = 0; i < c.num_hidden_layers; ++i)
-        w.layers.push_back(detail::read_layer(read, c, family, i));
-    read.refuse_unread();
-    return w;
-}
+namespace detail {
 
-/// XXH3-64 over the config and every weight, 16 hexadecimal digits. Biases and norms of heads count
-/// with their names, and not at all where there are none, so that the fingerprint of a model
-/// without any is the one that features were captured under before eyas knew of them.
-inline std::string fingerprint(const TargetWeights& w, const ModelConfig& config) {
-    std::string all = config.source.dump();
-    const auto add = [&](const Tensor& t, const char* name = "") {
-        if (!t.empty()) all += name + hex64(xxh3(t.view().bytes()));
-    };
-    add(w.embedding), add(w.head), add(w.final_norm);
-    for (const auto& l : w.layers) {
+/// XXH3-64 over the config and every weight. Biases and norms of heads count with their names, and
+/// not at all where there are none, so that the fingerprint of a model without any is the one that
+/// features were captured under before eyas knew of them.
+class TargetFingerprint {
+public:
+    explicit TargetFingerprint(const ModelConfig& config) : all_(config.source.dump()) {}
+
+    void add(const Tensor& t, const char* name = "") {
+        if (!t.empty()) all_ += name + hex64(xxh3(t.view().bytes()));
+    }
+    void add(const TargetLayer& l) {
         add(l.input_norm), add(l.qkv), add(l.output), add(l.post_norm), add(l.gate_up), add(l.down);
         add(l.qkv_bias, "qkv_bias"), add(l.q_norm, "q_norm"), add(l.k_norm, "k_norm");
         add(l.output_bias, "output_bias"), add(l.gate_up_bias, "gate_up_bias");
         add(l.down_bias, "down_bias");
     }
-    return hex64(xxh3(std::as_bytes(std::span(all))));
+    std::string text() const { return hex64(xxh3(std::as_bytes(std::span(all_)))); }
+
+private:
+    std::string all_;
+};
+
+/// Reads a model piece by piece, in the order of its fingerprint, and gives each to `take`:
+/// embedding, head (empty where it is tied), final norm, then the layers.
+template <class Take>
+void each_target_part(const HfWeights& from, const Take& take) {
+    const auto& c = from.config();
+    const auto family = target_family(c);
+    WeightReader read(from);
+    take(read.matrix({{"model.embed_tokens", c.vocab_size}}, c.hidden_size));
+    if (c.tie_word_embeddings) {
+        read.expect_same("lm_head.weight", "model.embed_tokens.weight");
+        take(Tensor());
+    } else {
+        take(read.matrix({{"lm_head", c.vocab_size}}, c.hidden_size));
+    }
+    take(read.norm("model.norm", c.hidden_size));
+    for (std::int64_t i = 0; i < c.num_hidden_layers; ++i) take(read_layer(read, c, family, i));
+    read.refuse_unread();
+}
+
+}  // namespace detail
+
+/// Reads and widens a model of any size that target_family() knows. Throws DataError for a model of
+/// another architecture, for weights that are missing or do not fit the config, and for tensors in
+/// the files that the forward would pass over.
+inline TargetWeights load_target_weights(const HfWeights& from) {
+    struct Collect {
+        TargetWeights w;
+        Tensor* next[3] = {&w.embedding, &w.head, &w.final_norm};
+        int taken = 0;
+
+        void operator()(Tensor t) { *next[taken++] = std::move(t); }
+        void operator()(TargetLayer l) { w.layers.push_back(std::move(l)); }
+    } collect;
+    detail::each_target_part(from, [&]<class Part>(Part part) { collect(std::move(part)); });
+    return std::move(collect.w);
+}
+
+/// 16 hexadecimal digits: equal for equal configs and weights.
+inline std::string fingerprint(const TargetWeights& w, const ModelConfig& config) {
+    detail::TargetFingerprint all(config);
+    all.add(w.embedding), all.add(w.head), all.add(w.final_norm);
+    for (const auto& l : w.layers) all.add(l);
+    return all.text();
+}
+
+/// The same of a model's files, of which a layer (or the embedding) is in memory at a time. Throws
+/// what load_target_weights() does.
+inline std::string fingerprint(const HfWeights& from) {
+    detail::TargetFingerprint all(from.config());
+    detail::each_target_part(from, [&](const auto& part) { all.add(part); });
+    return all.text();
 }
 
 }  // namespace eyas

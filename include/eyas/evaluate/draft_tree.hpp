@@ -203,7 +203,8 @@ private:
 
     void add_most_probable(Growing& g, std::int64_t parent, std::span<const float> z,
                            std::int64_t k) {
-        const double top = largest(z.data(), std::ssize(z));
+        const auto first = checked_most_probable(z, "DraftTrees: the draft");
+        const double top = z[static_cast<std::size_t>(first)];
         double sum = 0;
         for (float v : z) sum += exp_fast(static_cast<float>(v - top));
         const double log_sum = top + std::log(sum);
@@ -211,7 +212,7 @@ private:
             add(g, parent, draft_.vocab_map().target_id(id),
                 z[static_cast<std::size_t>(id)] - log_sum);
         };
-        if (k == 1) return child(most_probable(z));
+        if (k == 1) return child(first);
         order_.resize(z.size());
         std::iota(order_.begin(), order_.end(), std::int64_t{0});
         k = std::min(k, std::ssize(z));

@@ -33,7 +33,8 @@ public:
     }
 
     /// Takes the batch's rows (copies them) and decodes while as many are there as go side by side.
-    /// Throws DataError for features of another width or rows that are too long for the draft.
+    /// What lies beyond the draft's positions is left out. Throws DataError for features of another
+    /// width and ids outside the vocabulary.
     void add(const Batch& batch) {
         check(batch);
         for (std::int64_t b = 0; b < batch.batch_size(); ++b) {
@@ -90,10 +91,6 @@ private:
             throw DataError("captured states are " + std::to_string(batch.hidden_state.shape[2]) +
                                 " wide, the draft's are " + std::to_string(width),
                             "Replay", "Take draft and features from the same target");
-        if (batch.tokens() >= draft_.max_positions())
-            throw DataError("a text of " + std::to_string(batch.tokens()) + " tokens", "Replay",
-                            "The draft knows " + std::to_string(draft_.max_positions()) +
-                                " positions; cut texts (max_len)");
         for (auto id : batch.input_ids.as<std::int64_t>())
             if (id < 0 || id >= draft_.config().vocab_size)
                 throw DataError("token id " + std::to_string(id), "Replay",
@@ -105,8 +102,10 @@ private:
         const auto row = [&](const TensorView& v, std::int64_t t) {
             return v.as<std::int64_t>()[static_cast<std::size_t>(b * rows + t)];
         };
+        // The draft's row of the last token but one is the last that it computes.
+        const auto most = std::min(rows, draft_.max_positions() + 1);
         std::int64_t n = 0;
-        while (n < rows && row(batch.attention_mask, n)) ++n;
+        while (n < most && row(batch.attention_mask, n)) ++n;
         for (std::int64_t t = 0; t < n; ++t) {
             text.ids.push_back(row(batch.input_ids, t));
             text.mask.push_back(row(batch.loss_mask, t));
@@ -156,11 +155,13 @@ private:
     }
 
     void take(Text& t, const DraftTree& tree) {
-        const auto levels = tree.size() > 0 ? std::ranges::max(tree.depth) + 1 : 0;
-        std::int64_t taken = 0;
-        for (std::int64_t at = -1; taken < levels; ++taken)
-            if ((at = tree.child(at, t.token(t.current + 1 + taken))) < 0) break;
-        sums_.add_pass(levels, taken, taken + 1);
+        std::int64_t taken = 0, node = -1;
+        for (std::int64_t next;
+             taken < t.left() && (next = tree.child(node, t.token(t.current + 1 + taken))) >= 0;
+             ++taken)
+            node = next;
+        const bool judged_more = taken < t.left() && tree.has_child(node);
+        sums_.add_pass(taken + judged_more, taken, taken + 1);
         t.current += taken + 1;
         if (t.left() <= 0) t.seek(t.end);
     }

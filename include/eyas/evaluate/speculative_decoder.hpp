@@ -112,9 +112,10 @@ private:
     const SpeculativeOptions& options_checked() const {
         o_.sampling.check();
         o_.shape.check();
-        if (o_.max_new_tokens < 1 || o_.sequences < 1)
-            throw ContractError("no tokens or no sequences are asked for", "SpeculativeOptions",
-                                "Use at least 1");
+        if (o_.max_new_tokens < 1 || o_.sequences < 1 || o_.sequences > 4096)
+            throw ContractError(std::to_string(o_.max_new_tokens) + " tokens, " +
+                                    std::to_string(o_.sequences) + " sequences",
+                                "SpeculativeOptions", "Use 1 or more, and up to 4096 sequences");
         return o_;
     }
     std::int64_t room(std::int64_t sequences) const {
@@ -124,7 +125,7 @@ private:
     bool stopped() const { return o_.stop && o_.stop->load(); }
 
     std::int64_t positions() const {
-        return std::min(target_.config().max_position_embeddings, draft_.max_positions());
+        return std::min(longest_sequence(target_.config()), draft_.max_positions());
     }
 
     void check(std::size_t index, const std::vector<std::int64_t>& prompt) const {
@@ -146,7 +147,7 @@ private:
         text->out.index = index;
         text->out.input_ids = prompt;
         text->out.prompt_tokens = tokens;
-        text->limit = std::min(positions(), tokens + o_.max_new_tokens);
+        text->limit = tokens + std::min(positions() - tokens, o_.max_new_tokens);
         const NewRows rows{&text->target, tokens};
         const auto states = target_.forward(prompt, std::span(&rows, 1), target_cache_);
         remember(*text, states, 0, tokens);
@@ -161,7 +162,8 @@ private:
 
     /// What the target chooses at `position` by itself.
     std::int64_t chosen(std::span<const float> logits, const Text& text, std::int64_t position) {
-        if (o_.sampling.greedy()) return most_probable(logits);
+        if (o_.sampling.greedy())
+            return checked_most_probable(logits, "SpeculativeDecoder: the target");
         distribution_.assign(logits, o_.sampling);
         return distribution_.draw(
             keyed_uniform(o_.sampling.seed, text.out.index, static_cast<std::uint64_t>(position)));

@@ -209,6 +209,10 @@ void round_weights(M& model) {
 }
 
 inline void require_same_bits(const Tensor& live, const Tensor& out, const std::string& where) {
+    if (!(live.shape() == out.shape()))
+        throw DataError("the export's logits have shape " + out.shape().text() +
+                            ", the checkpoint's " + live.shape().text(),
+                        where, "Export the checkpoint again");
     const auto a = live.as<float>(), b = out.as<float>();
     const auto width = static_cast<std::size_t>(live.shape()[2]);
     for (std::size_t i = 0; i < a.size(); ++i) {

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
 
 #include "eyas/core/convert.hpp"
 #include "eyas/core/tensor.hpp"
@@ -22,11 +23,15 @@ void embedding(const Dev& device, const T* table, const std::int64_t* ids, T* ou
 }
 
 /// The same in fp32 of a table in any float type, which lies in the host's memory. out [N, D].
+/// Throws ContractError for a type that convert_into() does not know.
 template <Device Dev>
 void embed_rows(const Dev& device, const TensorView& table, std::span<const std::int64_t> ids,
                 float* out) {
     const auto width = table.shape[1];
     const auto row = static_cast<std::size_t>(width) * size_of(table.dtype);
+    if (table.dtype != DType::F32 && table.dtype != DType::BF16 && table.dtype != DType::F16)
+        throw ContractError("an embedding in " + std::string(name_of(table.dtype)), "embed_rows",
+                            "Use float32, bfloat16 or float16");
     device.for_each_row(std::ssize(ids), [&](std::int64_t r) {
         const auto id = static_cast<std::size_t>(ids[static_cast<std::size_t>(r)]);
         convert_into({table.data + id * row, table.dtype, {width}},
