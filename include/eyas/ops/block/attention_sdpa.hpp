@@ -50,6 +50,7 @@ struct MergeDiagonalRow {
     EYAS_HD void operator()(B& block, Shared& shared) const {
         const auto i = block.index();
         const auto at = s.place(i);
+        const auto kv = at.row * s.kv_stride + at.kv;
         diagonal_dots(block, s, s.q + at.row * s.q_stride + at.head, s.k, at.row, at.kv,
                       shared.partial, shared.dot);
         const float top = block.template reduce<float>(
@@ -66,17 +67,21 @@ struct MergeDiagonalRow {
             },
             Add{});
         const float all = top + std::log(sum);
+        // Scores become weights once, not at every element; thread `step` has the causal part's.
         block.each([&](int t) {
-            const float causal = exp_fast(shared.partial[0] - all);
+            if (t < s.step) shared.dot[t] = exp_fast(shared.dot[t] - all);
+            if (t == s.step)
+                shared.partial[0] = exp_fast(shared.partial[0] - all), log_sum[i] = all;
+        });
+        block.each([&](int t) {
             T* o = out + at.row * out_stride + at.head;
-            for (std::int64_t e = t; e < s.head_dim; e += block.threads()) {
-                float x = causal * static_cast<float>(o[e]);
-                for (std::int64_t j = 0; j < s.step; ++j)
-                    x += exp_fast(shared.dot[j] - all) *
-                         static_cast<float>(s.v[j][at.row * s.kv_stride + at.kv + e]);
+            const auto n = static_cast<int>(s.head_dim), step = static_cast<int>(s.step);
+            for (int e = t; e < n; e += block.threads()) {
+                float x = shared.partial[0] * static_cast<float>(o[e]);
+                for (int j = 0; j < step; ++j)
+                    x += shared.dot[j] * static_cast<float>(s.v[j][kv + e]);
                 o[e] = T(x);
             }
-            if (t == 0) log_sum[i] = all;
         });
     }
 };
