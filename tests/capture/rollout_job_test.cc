@@ -131,6 +131,7 @@ TEST_CASE("a store gets what ingest of captured files puts there", "[rollout]") 
     MemoryStore mine({.store_id = "s"}), theirs({.store_id = "s"});
     const auto text = [](SampleRef ref) {
         ref.feature_store_uri.clear();  // names the store's own memory
+        ref.metadata.erase(token_hash_key);
         return ref_to_json(ref);
     };
     FeatureStore<MemoryStore> sink(model, mine, f.dir.path() / "refs.jsonl", {}, {});
@@ -141,6 +142,9 @@ TEST_CASE("a store gets what ingest of captured files puts there", "[rollout]") 
     REQUIRE(got.refs.size() == want.refs.size());
     for (std::size_t i = 0; i < 9; ++i) {
         CHECK(text(got.refs[i]) == text(want.refs[i]));
+        const auto ids = read_conversations(f.out)[i].input_ids;
+        CHECK(got.refs[i].metadata.at(token_hash_key) ==
+              hex64(xxh3(std::as_bytes(std::span(ids)))));
         const auto a = mine.acquire(got.refs[i]), b = theirs.acquire(want.refs[i]);
         const auto x = mine.view(a), y = theirs.view(b);
         REQUIRE(x.size() == 4);
@@ -214,8 +218,62 @@ TEST_CASE("a sample that the store has is not put again", "[rollout]") {
         for (const auto& ref : sink.manifest().refs) CHECK(ref.metadata.at("generation") == 1);
     }
     auto other = f.model({1, 2, 5});
-    CHECK_THROWS_WITH(FeatureStore<MemoryStore>(other, store, stream, {}, {}),
-                      Catch::Contains("other layers"));
+    CHECK_THROWS_WITH(
+        FeatureStore<MemoryStore>(other, store, stream, {}, {}),
+        Catch::Contains("this rollout") && Catch::Contains("layers: [0,2,5] and [1,2,5]"));
+}
+
+TEST_CASE("features of another rollout in the stream are never taken for an answer's",
+          "[rollout]") {
+    Fixture f;
+    f.options.stop_ids = {};
+    auto model = f.model();
+    const auto stream = f.dir.path() / "refs.jsonl";
+    MemoryStore store({.store_id = "s"});
+    f.answer(model, FeatureStore<MemoryStore>(model, store, stream, {}, {}));
+    const auto told = read_text_file(stream);
+    auto max_len = IngestOptions().max_len;
+    const auto other_rollout = [&] { f.out = f.dir.path() / "others.jsonl"; };
+    SECTION("with another seed") {
+        f.options.sampling.seed = 4;
+        other_rollout();
+    }
+    SECTION("to other prompts") {
+        f.prompts[0].input_ids[0] ^= 1;
+        other_rollout();
+    }
+    SECTION("whose refs do not say of which tokens they are") {
+        auto silent = told;
+        const auto key = silent.find(token_hash_key);
+        silent.replace(key, std::string(token_hash_key).size(), "another_key___");
+        write_text_file(stream, silent);
+        FeatureStore<MemoryStore> sink(model, store, stream, {}, {});
+        CHECK_THROWS_AS(f.answer(model, sink), ContractError);
+        return;
+    }
+    SECTION("though this one's answer has no features") {
+        f.options.sampling.seed = 4;
+        max_len = 8;
+        other_rollout();
+    }
+    IngestOptions options;
+    options.max_len = max_len;
+    FeatureStore<MemoryStore> sink(model, store, stream, {}, options);
+    CHECK_THROWS_WITH(f.answer(model, sink, max_len),
+                      Catch::Contains("refs.jsonl: sample 'disagg:00000000'") &&
+                          Catch::Contains("of other tokens"));
+    CHECK_THROWS_AS(f.answer(model, sink, max_len), ContractError);
+    CHECK(read_text_file(stream) == told);
+}
+
+TEST_CASE("a rollout whose layers are refused leaves no stream behind", "[rollout]") {
+    const Fixture f;
+    const auto model = f.model({0, 2});
+    const auto stream = f.dir.path() / "refs.jsonl";
+    MemoryStore store({.store_id = "s"});
+    CHECK_THROWS_WITH(FeatureStore<MemoryStore>(model, store, stream, {}, {}),
+                      Catch::Contains("2 layers"));
+    CHECK_FALSE(std::filesystem::exists(stream));
 }
 
 TEST_CASE("answers of another rollout are never mixed in", "[rollout]") {

@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <span>
 #include <string>
 #include <utility>
 
@@ -80,25 +81,27 @@ template <class Sink>
 class FeatureStore {
 public:
     /// Goes on with a stream that is there. Throws what the stream's writer does, ContractError
-    /// where the model does not capture three layers, DataError where the stream's samples were
-    /// captured otherwise.
+    /// where the model does not capture three layers (no stream is begun then), DataError where the
+    /// stream's samples were captured otherwise.
     template <Device D>
     FeatureStore(const TargetModel<D>& model, Sink& store, const std::filesystem::path& stream,
                  ManifestStreamWriter::Options writing, IngestOptions options,
                  const TargetNames& names = {})
         : store_(store),
-          options_(captured_as(std::move(options), capture_convention(model, names))),
+          options_(captured_as(std::move(options), model, names)),
           writer_(stream, std::move(writing), [this](const SampleRef& r) { keep(r); }) {
-        require_three_layers(model);
         SampleRef mine;
+        mine.sample_id = "of this rollout";
         tell_convention(mine, options_.convention);
         convention_(mine);
     }
 
+    /// Throws ContractError where the stream tells a sample of this id that is of other tokens, or
+    /// does not say of which.
     bool has(const GeneratedSequence& s) const {
-        return !detail::teaches(s.conversation(), options_.max_len) ||
-               writer_.contains(detail::sample_id(options_.run_id, index(s)));
+        return told(s) || !detail::teaches(s.conversation(), options_.max_len);
     }
+    /// Throws what has() does.
     void take(const GeneratedSequence& s) {
         if (has(s)) return;
         const auto c = s.conversation();
@@ -125,9 +128,25 @@ public:
     ManifestStreamWriter& stream() { return writer_; }
 
 private:
-    static IngestOptions captured_as(IngestOptions options, CaptureConvention convention) {
-        options.convention = std::move(convention);
+    template <Device D>
+    static IngestOptions captured_as(IngestOptions options, const TargetModel<D>& model,
+                                     const TargetNames& names) {
+        require_three_layers(model);
+        options.convention = capture_convention(model, names);
         return options;
+    }
+    /// An id alone does not say whose features those are: another rollout counts from 0, too.
+    bool told(const GeneratedSequence& s) const {
+        const auto id = detail::sample_id(options_.run_id, index(s));
+        const auto ref = refs_.find({id.size(), id});
+        if (ref == refs_.end()) return false;
+        const auto& metadata = ref->second.metadata;
+        const auto hash = metadata.find(token_hash_key);
+        if (hash == metadata.end() || *hash != hex64(xxh3(std::as_bytes(std::span(s.input_ids)))))
+            throw ContractError("the stream tells it already, of other tokens than this answer's",
+                                writer_.path().string() + ": sample '" + id + "'",
+                                "Name another stream, or another run id");
+        return true;
     }
     static std::size_t index(const GeneratedSequence& s) {
         return static_cast<std::size_t>(s.index);
