@@ -266,6 +266,61 @@ TEST_CASE("features of another rollout in the stream are never taken for an answ
     CHECK(read_text_file(stream) == told);
 }
 
+TEST_CASE("features of more answers than there are prompts are refused", "[rollout]") {
+    Fixture f;
+    f.options.stop_ids = {};
+    auto model = f.model();
+    const auto stream = f.dir.path() / "refs.jsonl";
+    MemoryStore store({.store_id = "s"});
+    f.answer(model, FeatureStore<MemoryStore>(model, store, stream, {}, {}));
+    f.out = f.dir.path() / "again.jsonl";
+    f.answer(model, Files(model, f.features(), 2048));
+    // The place behind the last prompt may be empty: not every answer has features.
+    std::filesystem::remove(feature_file(f.features(), 7));
+    f.prompts.resize(7);
+    f.out = f.dir.path() / "fewer.jsonl";
+    const auto bytes = read_text_file(feature_file(f.features(), 0));
+    CHECK_THROWS_AS(f.answer(model, Files(model, f.features(), 2048)), ContractError);
+    CHECK_THROWS_WITH(f.answer(model, Files(model, f.features(), 2048)),
+                      Catch::Contains("holds more than these 7") && Catch::Contains("data_8.ckpt"));
+    CHECK(std::filesystem::exists(capture_done_file(f.features())));
+    FeatureStore<MemoryStore> sink(model, store, stream, {}, {});
+    CHECK_THROWS_AS(f.answer(model, sink), ContractError);
+    CHECK_THROWS_WITH(f.answer(model, sink),
+                      Catch::Contains("more than these 7") && Catch::Contains("disagg:00000007"));
+    CHECK_FALSE(std::filesystem::exists(f.out));
+    CHECK_FALSE(std::filesystem::exists(f.beside(".rollout.json")));
+    std::filesystem::remove(feature_file(f.features(), 8));
+    f.answer(model, Files(model, f.features(), 2048));
+    CHECK(read_text_file(feature_file(f.features(), 0)) == bytes);
+}
+
+TEST_CASE("an answer that has no features removes those of another rollout", "[rollout]") {
+    Fixture f;
+    f.options.stop_ids = {};
+    auto model = f.model();
+    f.answer(model, Files(model, f.features(), 2048));
+    REQUIRE(std::filesystem::exists(feature_file(f.features(), 5)));
+    const bool answered = GENERATE(false, true);  // already, or by this run
+    f.out = f.dir.path() / "others.jsonl";
+    f.options.sampling.seed = 4;
+    if (answered) f.answer(model, NoFeatures());
+    f.answer(model, Files(model, f.features(), 12), 12);  // of 3, 7, 11, 15 … tokens
+    std::int64_t files = 0;
+    for (std::int64_t i = 0; i < 9; ++i)
+        files += std::filesystem::exists(feature_file(f.features(), i));
+    CHECK(files == 2);
+    CHECK(declared_end(capture_done_file(f.features())) == DeclaredEnd{2});
+}
+
+TEST_CASE("the index of a feature file is in its name", "[rollout]") {
+    for (const std::int64_t i : {0, 17, 2000}) CHECK(feature_index(feature_file("dir", i)) == i);
+    CHECK(feature_index("data_3.ckpt.gz") == 3);
+    for (const char* other : {"data_.ckpt", "data_3", "data_3.ckpt.tmp", "data_-1.ckpt", "a_3.ckpt",
+                              "data_3x.ckpt", "data_99999999999999999999.ckpt"})
+        CHECK_FALSE(feature_index(other));
+}
+
 TEST_CASE("a rollout whose layers are refused leaves no stream behind", "[rollout]") {
     const Fixture f;
     const auto model = f.model({0, 2});

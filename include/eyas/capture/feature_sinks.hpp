@@ -11,12 +11,14 @@
 #include "eyas/capture/generated_sequence.hpp"
 #include "eyas/ingest/capture_done.hpp"
 #include "eyas/ingest/put_sample.hpp"
+#include "eyas/ingest/scan.hpp"
 #include "eyas/sample/stream_writer.hpp"
 
 namespace eyas {
 
-// Where the features of a rollout go: has() says whether those of an answer are there, take() gives
-// them, finish() says that all are. An answer without supervised tokens has none. One thread each.
+// Where the features of a rollout go: begin() says how many prompts there are, has() whether the
+// features of an answer are there, take() gives them, finish() says that all are. An answer without
+// supervised tokens has none. One thread each.
 
 namespace detail {
 inline bool teaches(const Conversation& c, std::int64_t max_len) {
@@ -32,12 +34,14 @@ inline TensorView states_view(const std::vector<BFloat16>& rows, std::int64_t to
 
 /// No features are kept.
 struct NoFeatures {
+    void begin(std::int64_t) {}
     bool has(const GeneratedSequence&) const { return true; }
     void take(const GeneratedSequence&) {}
     void finish() {}
 };
 
 /// The files that FeatureCapture writes over the finished text: answer i in feature_file(out, i).
+/// What an earlier rollout left at the place of another answer is replaced, or removed.
 class FeatureFiles {
 public:
     /// Throws ContractError where the model does not capture three layers, or `out` is of another
@@ -48,19 +52,31 @@ public:
         : out_(std::move(out)), width_(model.config().hidden_size), max_len_(max_len) {
         require_three_layers(model);
         claim_capture_directory(capture_convention(model, names), out_);
-        std::filesystem::remove(capture_done_file(out_));
     }
 
+    /// Throws ContractError where `out` has files of more answers than to so many prompts.
+    void begin(std::int64_t prompts) {
+        for (const auto& file : detail::feature_files_so_far(out_))
+            if (feature_index(file).value_or(-1) >= prompts)
+                throw ContractError("holds more than these " + std::to_string(prompts) +
+                                        " prompts' features: " + file.filename().string(),
+                                    out_.string(), "Remove it, or write to another directory");
+        std::filesystem::remove(capture_done_file(out_));
+        files_ = 0;
+    }
     bool has(const GeneratedSequence& s) {
         const auto c = s.conversation();
-        if (!detail::teaches(c, max_len_)) return true;
+        if (!detail::teaches(c, max_len_)) return has_none(s);
         const bool there = detail::holds_features_of(feature_file(out_, s.index), c, width_);
         files_ += there;
         return there;
     }
     void take(const GeneratedSequence& s) {
         const auto c = s.conversation();
-        if (!detail::teaches(c, max_len_)) return;
+        if (!detail::teaches(c, max_len_)) {
+            has_none(s);
+            return;
+        }
         write_feature_file(feature_file(out_, s.index), c,
                            detail::states_view(s.states.captured, s.tokens()),
                            detail::states_view(s.states.last, s.tokens()));
@@ -69,6 +85,11 @@ public:
     void finish() const { write_capture_done(out_, files_); }
 
 private:
+    bool has_none(const GeneratedSequence& s) const {
+        std::filesystem::remove(feature_file(out_, s.index));  // of another rollout
+        return true;
+    }
+
     std::filesystem::path out_;
     std::int64_t width_, max_len_;
     std::int64_t files_ = 0;  // that are complete
@@ -96,6 +117,16 @@ public:
         convention_(mine);
     }
 
+    /// Throws ContractError where the stream tells samples of this run beyond so many prompts.
+    void begin(std::int64_t prompts) const {
+        const auto end = detail::sample_id(options_.run_id, static_cast<std::size_t>(prompts));
+        for (auto it = refs_.lower_bound({end.size(), end}); it != refs_.end(); ++it)
+            if (it->second.run_id == options_.run_id)
+                throw ContractError("the stream tells more than these " + std::to_string(prompts) +
+                                        " prompts' answers",
+                                    writer_.path().string() + ": sample '" + it->first.second + "'",
+                                    "Name another stream, or another run id");
+    }
     /// Throws ContractError where the stream tells a sample of this id that is of other tokens, or
     /// does not say of which.
     bool has(const GeneratedSequence& s) const {

@@ -53,6 +53,7 @@ RolloutJobReport answer_prompts(TargetModel<D>& model, std::span<const Prompt> p
         report.statistics.add(s.conversation().loss_mask, max_len);
     };
     Rollout<D> rollout(model, options);
+    sink.begin(std::ssize(prompts));
     RolloutLog log(out, rollout_identity(model, prompts, options), prompts,
                    [&](const GeneratedSequence& s) {
                        const bool there = sink.has(s);
