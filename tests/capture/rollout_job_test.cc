@@ -369,10 +369,22 @@ TEST_CASE("what lies in the place of the answers is not overwritten", "[rollout]
                 j[key] = std::move(value);
             return j.dump();
         };
+        // The answer's last token replaced by `count` others.
+        const auto with_last = [&](std::int64_t id, std::size_t count) {
+            auto j = parse_json(part.substr(0, part.find('\n')), "line");
+            for (const char* key : {"input_ids", "loss_mask"}) {
+                auto& list = j.at(key);
+                list.erase(list.size() - 1);
+                for (std::size_t n = 0; n < count; ++n)
+                    list.push_back(key == std::string("loss_mask") ? 1 : id);
+            }
+            return j.dump();
+        };
         for (const auto& bad :
              {std::string("{"), std::string("null"), with("index", 9), with("index", -1),
               with("index", nullptr), with("input_ids", {1, 2}), with("loss_mask", nullptr),
-              with("prompt_tokens", 1), with("finish", "maybe"), with("finish", 3)}) {
+              with("prompt_tokens", 1), with("finish", "maybe"), with("finish", 3),
+              with_last(packable.vocab, 1), with_last(-1, 1), with_last(1, 13)}) {
             CAPTURE(bad);
             write_text_file(f.beside(".part"), part + bad + "\n");
             CHECK_THROWS_WITH(f.answer(model, NoFeatures()), Catch::Contains("line 3"));

@@ -55,6 +55,7 @@ RolloutJobReport answer_prompts(TargetModel<D>& model, std::span<const Prompt> p
     Rollout<D> rollout(model, options);
     sink.begin(std::ssize(prompts));
     RolloutLog log(out, rollout_identity(model, prompts, options), prompts,
+                   {model.config().vocab_size, options.max_new_tokens},
                    [&](const GeneratedSequence& s) {
                        const bool there = sink.has(s);
                        if (there) count(s);
