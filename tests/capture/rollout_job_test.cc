@@ -403,7 +403,27 @@ TEST_CASE("a set without any supervision is an error, a sample without is counte
     if (skips(model)) return;
     SECTION("one token each: it has nothing to predict") {
         f.options.max_new_tokens = 1;
-        CHECK_THROWS_WITH(f.answer(model, NoFeatures()),
+        CHECK_THROWS_WITH(f.answer(model, Files(model, f.features(), 2048)),
+                          Catch::Contains("no answer can have a supervised token"));
+        CHECK_FALSE(std::filesystem::exists(f.beside(".rollout.json")));  // nothing was begun
+        // Answers without features need not teach.
+        CHECK(f.answer(model, NoFeatures()).statistics.unsupervised_samples == 9);
+        CHECK(f.lines().size() == 9);
+    }
+    SECTION("every prompt is beyond max_len") {
+        CHECK_THROWS_WITH(f.answer(model, Files(model, f.features(), 4), 4),
+                          Catch::Contains("prompts of less than 3 tokens"));
+        CHECK_FALSE(std::filesystem::exists(f.beside(".rollout.json")));
+        CHECK(f.answer(model, NoFeatures(), 4).statistics.supervised_tokens == 0);
+        std::filesystem::remove(f.out);
+        std::filesystem::remove(f.beside(".rollout.json"));
+        const auto report = f.answer(model, Files(model, f.features(), 5), 5);
+        CHECK(report.statistics.supervised_tokens == 1);
+    }
+    SECTION("every answer stops at once") {
+        f.options.stop_ids.clear();
+        for (std::int64_t id = 0; id < packable.vocab; ++id) f.options.stop_ids.push_back(id);
+        CHECK_THROWS_WITH(f.answer(model, Files(model, f.features(), 2048)),
                           Catch::Contains("no supervised token in any of 9"));
     }
     SECTION("prompts beyond max_len") {

@@ -34,6 +34,7 @@ inline TensorView states_view(const std::vector<BFloat16>& rows, std::int64_t to
 
 /// No features are kept.
 struct NoFeatures {
+    static constexpr bool keeps_features = false;
     void begin(std::int64_t) {}
     bool has(const GeneratedSequence&) const { return true; }
     void take(const GeneratedSequence&) {}
@@ -44,6 +45,8 @@ struct NoFeatures {
 /// What an earlier rollout left at the place of another answer is replaced, or removed.
 class FeatureFiles {
 public:
+    static constexpr bool keeps_features = true;
+
     /// Throws ContractError where the model does not capture three layers, or `out` is of another
     /// model or of other layers.
     template <Device D>
@@ -101,6 +104,8 @@ private:
 template <class Sink>
 class FeatureStore {
 public:
+    static constexpr bool keeps_features = true;
+
     /// Goes on with a stream that is there. Throws what the stream's writer does, ContractError
     /// where the model does not capture three layers (no stream is begun then), DataError where the
     /// stream's samples were captured otherwise.
