@@ -41,8 +41,10 @@ struct NoFeatures {
     void finish() {}
 };
 
-/// The files that FeatureCapture writes over the finished text: answer i in feature_file(out, i).
-/// What an earlier rollout left at the place of another answer is replaced, or removed.
+/// The files that FeatureCapture writes over the finished text with a model of the same
+/// TargetOptions (in another form of the weights, last bits differ): answer i in
+/// feature_file(out, i). What an earlier rollout left at the place of another answer is replaced,
+/// or removed.
 class FeatureFiles {
 public:
     static constexpr bool keeps_features = true;
