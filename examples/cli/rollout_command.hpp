@@ -54,8 +54,10 @@ private:
     }
 
     void add_features() {
-        auto* features = app_.add_option("--features", features_,
-                                         "also write feature files (.ckpt), as eyas capture does");
+        auto* features = app_.add_option(
+            "--features", features_,
+            "also write feature files (.ckpt), as eyas capture does; the last bits of states may "
+            "differ, as weights that are exact in bfloat16 are held so here, which decodes faster");
         auto* store = app_.add_option(
             "--store", store_.uri,
             "also put features into disagg:DIR?store_id=NAME, or eyas+tcp://HOST:PORT of eyas "

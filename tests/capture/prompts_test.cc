@@ -51,6 +51,21 @@ TEST_CASE("bad prompts are refused by line", "[prompts]") {
     }
 }
 
+TEST_CASE("repeats are refused before they fill the memory", "[prompts]") {
+    const Fixture f;
+    std::string ids = "1";
+    for (int i = 1; i < 1 << 13; ++i) ids += ", 1";
+    const auto line = [&](std::int64_t repeat) {
+        return "{\"input_ids\": [" + ids + "], \"repeat\": " + std::to_string(repeat) + "}\n";
+    };
+    // 2^28 tokens are 2^15 of these, besides each line's own.
+    CHECK_THROWS_AS(f.read(line((1 << 15) + 2)), DataError);
+    CHECK_THROWS_WITH(f.read(line(2) + line((1 << 15) + 1)),
+                      Catch::Contains("line 2") && Catch::Contains("of 8192 tokens") &&
+                          Catch::Contains("at most 268435456 tokens"));
+    CHECK(f.read(line(2) + line(1) + line(3)).size() == 6);
+}
+
 TEST_CASE("stop tokens come from the model's configs", "[prompts]") {
     using Ids = std::vector<std::int64_t>;
     Fixture f;

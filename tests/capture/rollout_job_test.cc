@@ -131,6 +131,7 @@ TEST_CASE("a store gets what ingest of captured files puts there", "[rollout]") 
     MemoryStore mine({.store_id = "s"}), theirs({.store_id = "s"});
     const auto text = [](SampleRef ref) {
         ref.feature_store_uri.clear();  // names the store's own memory
+        ref.metadata.erase(token_hash_key);
         return ref_to_json(ref);
     };
     FeatureStore<MemoryStore> sink(model, mine, f.dir.path() / "refs.jsonl", {}, {});
@@ -141,6 +142,9 @@ TEST_CASE("a store gets what ingest of captured files puts there", "[rollout]") 
     REQUIRE(got.refs.size() == want.refs.size());
     for (std::size_t i = 0; i < 9; ++i) {
         CHECK(text(got.refs[i]) == text(want.refs[i]));
+        const auto ids = read_conversations(f.out)[i].input_ids;
+        CHECK(got.refs[i].metadata.at(token_hash_key) ==
+              hex64(xxh3(std::as_bytes(std::span(ids)))));
         const auto a = mine.acquire(got.refs[i]), b = theirs.acquire(want.refs[i]);
         const auto x = mine.view(a), y = theirs.view(b);
         REQUIRE(x.size() == 4);
@@ -214,8 +218,117 @@ TEST_CASE("a sample that the store has is not put again", "[rollout]") {
         for (const auto& ref : sink.manifest().refs) CHECK(ref.metadata.at("generation") == 1);
     }
     auto other = f.model({1, 2, 5});
-    CHECK_THROWS_WITH(FeatureStore<MemoryStore>(other, store, stream, {}, {}),
-                      Catch::Contains("other layers"));
+    CHECK_THROWS_WITH(
+        FeatureStore<MemoryStore>(other, store, stream, {}, {}),
+        Catch::Contains("this rollout") && Catch::Contains("layers: [0,2,5] and [1,2,5]"));
+}
+
+TEST_CASE("features of another rollout in the stream are never taken for an answer's",
+          "[rollout]") {
+    Fixture f;
+    f.options.stop_ids = {};
+    auto model = f.model();
+    const auto stream = f.dir.path() / "refs.jsonl";
+    MemoryStore store({.store_id = "s"});
+    f.answer(model, FeatureStore<MemoryStore>(model, store, stream, {}, {}));
+    const auto told = read_text_file(stream);
+    auto max_len = IngestOptions().max_len;
+    const auto other_rollout = [&] { f.out = f.dir.path() / "others.jsonl"; };
+    SECTION("with another seed") {
+        f.options.sampling.seed = 4;
+        other_rollout();
+    }
+    SECTION("to other prompts") {
+        f.prompts[0].input_ids[0] ^= 1;
+        other_rollout();
+    }
+    SECTION("whose refs do not say of which tokens they are") {
+        auto silent = told;
+        const auto key = silent.find(token_hash_key);
+        silent.replace(key, std::string(token_hash_key).size(), "another_key___");
+        write_text_file(stream, silent);
+        FeatureStore<MemoryStore> sink(model, store, stream, {}, {});
+        CHECK_THROWS_AS(f.answer(model, sink), ContractError);
+        return;
+    }
+    SECTION("though this one's answer has no features") {
+        f.options.sampling.seed = 4;
+        max_len = 8;
+        other_rollout();
+    }
+    IngestOptions options;
+    options.max_len = max_len;
+    FeatureStore<MemoryStore> sink(model, store, stream, {}, options);
+    CHECK_THROWS_WITH(f.answer(model, sink, max_len),
+                      Catch::Contains("refs.jsonl: sample 'disagg:00000000'") &&
+                          Catch::Contains("of other tokens"));
+    CHECK_THROWS_AS(f.answer(model, sink, max_len), ContractError);
+    CHECK(read_text_file(stream) == told);
+}
+
+TEST_CASE("features of more answers than there are prompts are refused", "[rollout]") {
+    Fixture f;
+    f.options.stop_ids = {};
+    auto model = f.model();
+    const auto stream = f.dir.path() / "refs.jsonl";
+    MemoryStore store({.store_id = "s"});
+    f.answer(model, FeatureStore<MemoryStore>(model, store, stream, {}, {}));
+    f.out = f.dir.path() / "again.jsonl";
+    f.answer(model, Files(model, f.features(), 2048));
+    // The place behind the last prompt may be empty: not every answer has features.
+    std::filesystem::remove(feature_file(f.features(), 7));
+    f.prompts.resize(7);
+    f.out = f.dir.path() / "fewer.jsonl";
+    const auto bytes = read_text_file(feature_file(f.features(), 0));
+    CHECK_THROWS_AS(f.answer(model, Files(model, f.features(), 2048)), ContractError);
+    CHECK_THROWS_WITH(f.answer(model, Files(model, f.features(), 2048)),
+                      Catch::Contains("holds more than these 7") && Catch::Contains("data_8.ckpt"));
+    CHECK(std::filesystem::exists(capture_done_file(f.features())));
+    FeatureStore<MemoryStore> sink(model, store, stream, {}, {});
+    CHECK_THROWS_AS(f.answer(model, sink), ContractError);
+    CHECK_THROWS_WITH(f.answer(model, sink),
+                      Catch::Contains("more than these 7") && Catch::Contains("disagg:00000007"));
+    CHECK_FALSE(std::filesystem::exists(f.out));
+    CHECK_FALSE(std::filesystem::exists(f.beside(".rollout.json")));
+    std::filesystem::remove(feature_file(f.features(), 8));
+    f.answer(model, Files(model, f.features(), 2048));
+    CHECK(read_text_file(feature_file(f.features(), 0)) == bytes);
+}
+
+TEST_CASE("an answer that has no features removes those of another rollout", "[rollout]") {
+    Fixture f;
+    f.options.stop_ids = {};
+    auto model = f.model();
+    f.answer(model, Files(model, f.features(), 2048));
+    REQUIRE(std::filesystem::exists(feature_file(f.features(), 5)));
+    const bool answered = GENERATE(false, true);  // already, or by this run
+    f.out = f.dir.path() / "others.jsonl";
+    f.options.sampling.seed = 4;
+    if (answered) f.answer(model, NoFeatures());
+    f.answer(model, Files(model, f.features(), 12), 12);  // of 3, 7, 11, 15 … tokens
+    std::int64_t files = 0;
+    for (std::int64_t i = 0; i < 9; ++i)
+        files += std::filesystem::exists(feature_file(f.features(), i));
+    CHECK(files == 2);
+    CHECK(declared_end(capture_done_file(f.features())) == DeclaredEnd{2});
+}
+
+TEST_CASE("the index of a feature file is in its name", "[rollout]") {
+    for (const std::int64_t i : {0, 17, 2000}) CHECK(feature_index(feature_file("dir", i)) == i);
+    CHECK(feature_index("data_3.ckpt.gz") == 3);
+    for (const char* other : {"data_.ckpt", "data_3", "data_3.ckpt.tmp", "data_-1.ckpt", "a_3.ckpt",
+                              "data_3x.ckpt", "data_99999999999999999999.ckpt"})
+        CHECK_FALSE(feature_index(other));
+}
+
+TEST_CASE("a rollout whose layers are refused leaves no stream behind", "[rollout]") {
+    const Fixture f;
+    const auto model = f.model({0, 2});
+    const auto stream = f.dir.path() / "refs.jsonl";
+    MemoryStore store({.store_id = "s"});
+    CHECK_THROWS_WITH(FeatureStore<MemoryStore>(model, store, stream, {}, {}),
+                      Catch::Contains("2 layers"));
+    CHECK_FALSE(std::filesystem::exists(stream));
 }
 
 TEST_CASE("answers of another rollout are never mixed in", "[rollout]") {
@@ -256,10 +369,22 @@ TEST_CASE("what lies in the place of the answers is not overwritten", "[rollout]
                 j[key] = std::move(value);
             return j.dump();
         };
+        // The answer's last token replaced by `count` others.
+        const auto with_last = [&](std::int64_t id, std::size_t count) {
+            auto j = parse_json(part.substr(0, part.find('\n')), "line");
+            for (const char* key : {"input_ids", "loss_mask"}) {
+                auto& list = j.at(key);
+                list.erase(list.size() - 1);
+                for (std::size_t n = 0; n < count; ++n)
+                    list.push_back(key == std::string("loss_mask") ? 1 : id);
+            }
+            return j.dump();
+        };
         for (const auto& bad :
              {std::string("{"), std::string("null"), with("index", 9), with("index", -1),
               with("index", nullptr), with("input_ids", {1, 2}), with("loss_mask", nullptr),
-              with("prompt_tokens", 1), with("finish", "maybe"), with("finish", 3)}) {
+              with("prompt_tokens", 1), with("finish", "maybe"), with("finish", 3),
+              with_last(packable.vocab, 1), with_last(-1, 1), with_last(1, 13)}) {
             CAPTURE(bad);
             write_text_file(f.beside(".part"), part + bad + "\n");
             CHECK_THROWS_WITH(f.answer(model, NoFeatures()), Catch::Contains("line 3"));
@@ -278,7 +403,27 @@ TEST_CASE("a set without any supervision is an error, a sample without is counte
     if (skips(model)) return;
     SECTION("one token each: it has nothing to predict") {
         f.options.max_new_tokens = 1;
-        CHECK_THROWS_WITH(f.answer(model, NoFeatures()),
+        CHECK_THROWS_WITH(f.answer(model, Files(model, f.features(), 2048)),
+                          Catch::Contains("no answer can have a supervised token"));
+        CHECK_FALSE(std::filesystem::exists(f.beside(".rollout.json")));  // nothing was begun
+        // Answers without features need not teach.
+        CHECK(f.answer(model, NoFeatures()).statistics.unsupervised_samples == 9);
+        CHECK(f.lines().size() == 9);
+    }
+    SECTION("every prompt is beyond max_len") {
+        CHECK_THROWS_WITH(f.answer(model, Files(model, f.features(), 4), 4),
+                          Catch::Contains("prompts of less than 3 tokens"));
+        CHECK_FALSE(std::filesystem::exists(f.beside(".rollout.json")));
+        CHECK(f.answer(model, NoFeatures(), 4).statistics.supervised_tokens == 0);
+        std::filesystem::remove(f.out);
+        std::filesystem::remove(f.beside(".rollout.json"));
+        const auto report = f.answer(model, Files(model, f.features(), 5), 5);
+        CHECK(report.statistics.supervised_tokens == 1);
+    }
+    SECTION("every answer stops at once") {
+        f.options.stop_ids.clear();
+        for (std::int64_t id = 0; id < packable.vocab; ++id) f.options.stop_ids.push_back(id);
+        CHECK_THROWS_WITH(f.answer(model, Files(model, f.features(), 2048)),
                           Catch::Contains("no supervised token in any of 9"));
     }
     SECTION("prompts beyond max_len") {

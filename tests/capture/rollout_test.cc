@@ -197,6 +197,30 @@ TEST_CASE("what never fits is refused by name before anything runs", "[rollout]"
     CHECK(steps == 0);
 }
 
+TEST_CASE("an answer beyond the model's attention window is refused before anything runs",
+          "[rollout]") {
+    const ScratchDirectory dir;
+    const TinyLlama llama(true, 1, packable);
+    auto config = llama.config();
+    config["model_type"] = "mistral", config["sliding_window"] = 20;
+    llama.write(dir.path(), DType::BF16, config);
+    TargetModel<Cpu> model(HfWeights(dir.path()), {{0, 2, 5}});
+    std::int64_t steps = 0;
+    const auto run = [&](std::int64_t max_new_tokens) {
+        const std::vector<RolloutRequest> requests{{0, {1}},
+                                                   {1, random_ids(15, packable.vocab, 1)}};
+        Rollout<Cpu>(model, {.max_new_tokens = max_new_tokens,
+                             .on_step = [&](const RolloutReport&) { ++steps; }})
+            .run(requests, {});
+    };
+    CHECK_THROWS_AS(run(6), DataError);
+    CHECK_THROWS_WITH(run(6), Catch::Contains("request 1") &&
+                                  Catch::Contains("the model's attention window of 20 tokens"));
+    CHECK(steps == 0);
+    run(5);
+    CHECK(steps == 5);
+}
+
 TEST_CASE("an exception of the receiver ends the call and leaves nothing behind", "[rollout]") {
     Fixture f;
     Rollout<Cpu> rollout(f.model, {.max_new_tokens = 5, .slots = 2, .cache_tokens = 96});

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 
@@ -85,6 +86,29 @@ TEST_CASE("a product with packed weights is the product, for any number of rows"
                                    << ", not " << e.value << " within " << e.bound(s.in));
                 }
             }
+    }
+}
+
+TEST_CASE("a row's bits do not depend on the number of rows beside it") {
+    const Cpu cpu;
+    if (!packs(cpu)) return;
+    RoundingScratch unused;
+    for (const auto s : shapes) {  // of up to 1040 inputs: more than a kernel takes at once
+        const Packed<float> w(cpu, s);
+        constexpr std::int64_t most = 530;
+        const auto x = values<float>(most * s.in, 2), before = values<float>(most * s.out, 3);
+        for (const bool add : {false, true}) {
+            auto all = before;
+            linear(cpu, x.data(), w.weight, all.data(), most, add, unused);
+            for (const auto rows : row_counts)
+                for (const std::int64_t first : {std::int64_t{0}, most - rows}) {
+                    const auto from = before.begin() + first * s.out;
+                    std::vector<float> some(from, from + rows * s.out);
+                    linear(cpu, x.data() + first * s.in, w.weight, some.data(), rows, add, unused);
+                    INFO(s.out << "x" << s.in << ", " << rows << " rows from " << first);
+                    REQUIRE(std::equal(some.begin(), some.end(), all.begin() + first * s.out));
+                }
+        }
     }
 }
 

@@ -96,6 +96,7 @@ TEST_CASE("features of a killed rollout are those that capture writes", "[rollou
     f.run({"capture", "--model", f.path("model"), "--conversations", f.path("a.jsonl"), "--out",
            f.path("captured")});
     std::int64_t files = 0;
+    // Products of so few inputs are one sum, in the same order in either program's form of weights.
     for (const auto& e : std::filesystem::recursive_directory_iterator(f.path("features"))) {
         if (e.path().extension() != ".ckpt") continue;
         const auto other =

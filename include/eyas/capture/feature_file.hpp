@@ -1,9 +1,13 @@
 #pragma once
 #include <algorithm>
+#include <charconv>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <span>
 #include <string>
+#include <string_view>
+#include <system_error>
 #include <vector>
 
 #include "eyas/capture/conversations.hpp"
@@ -23,6 +27,21 @@ inline std::filesystem::path feature_file(const std::filesystem::path& out, std:
     const auto first = index / per_folder * per_folder;
     return out / ("rows_" + std::to_string(first) + "-" + std::to_string(first + per_folder)) /
            ("data_" + std::to_string(index) + ".ckpt");
+}
+
+/// The index of a file that is named as feature_file() names it (or that with .gz behind); nothing
+/// for any other name.
+inline std::optional<std::int64_t> feature_index(const std::filesystem::path& file) {
+    const auto name = file.filename().string();
+    constexpr std::string_view before = "data_";
+    if (!name.starts_with(before)) return std::nullopt;
+    std::int64_t index = 0;
+    const auto [rest, error] =
+        std::from_chars(name.data() + before.size(), name.data() + name.size(), index);
+    const std::string_view after(rest);
+    if (error != std::errc() || index < 0 || (after != ".ckpt" && after != ".ckpt.gz"))
+        return std::nullopt;
+    return index;
 }
 
 namespace detail {

@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <span>
 #include <string>
 #include <utility>
 
@@ -10,12 +11,14 @@
 #include "eyas/capture/generated_sequence.hpp"
 #include "eyas/ingest/capture_done.hpp"
 #include "eyas/ingest/put_sample.hpp"
+#include "eyas/ingest/scan.hpp"
 #include "eyas/sample/stream_writer.hpp"
 
 namespace eyas {
 
-// Where the features of a rollout go: has() says whether those of an answer are there, take() gives
-// them, finish() says that all are. An answer without supervised tokens has none. One thread each.
+// Where the features of a rollout go: begin() says how many prompts there are, has() whether the
+// features of an answer are there, take() gives them, finish() says that all are. An answer without
+// supervised tokens has none. One thread each.
 
 namespace detail {
 inline bool teaches(const Conversation& c, std::int64_t max_len) {
@@ -31,14 +34,21 @@ inline TensorView states_view(const std::vector<BFloat16>& rows, std::int64_t to
 
 /// No features are kept.
 struct NoFeatures {
+    static constexpr bool keeps_features = false;
+    void begin(std::int64_t) {}
     bool has(const GeneratedSequence&) const { return true; }
     void take(const GeneratedSequence&) {}
     void finish() {}
 };
 
-/// The files that FeatureCapture writes over the finished text: answer i in feature_file(out, i).
+/// The files that FeatureCapture writes over the finished text with a model of the same
+/// TargetOptions (in another form of the weights, last bits differ): answer i in
+/// feature_file(out, i). What an earlier rollout left at the place of another answer is replaced,
+/// or removed.
 class FeatureFiles {
 public:
+    static constexpr bool keeps_features = true;
+
     /// Throws ContractError where the model does not capture three layers, or `out` is of another
     /// model or of other layers.
     template <Device D>
@@ -47,19 +57,31 @@ public:
         : out_(std::move(out)), width_(model.config().hidden_size), max_len_(max_len) {
         require_three_layers(model);
         claim_capture_directory(capture_convention(model, names), out_);
-        std::filesystem::remove(capture_done_file(out_));
     }
 
+    /// Throws ContractError where `out` has files of more answers than to so many prompts.
+    void begin(std::int64_t prompts) {
+        for (const auto& file : detail::feature_files_so_far(out_))
+            if (feature_index(file).value_or(-1) >= prompts)
+                throw ContractError("holds more than these " + std::to_string(prompts) +
+                                        " prompts' features: " + file.filename().string(),
+                                    out_.string(), "Remove it, or write to another directory");
+        std::filesystem::remove(capture_done_file(out_));
+        files_ = 0;
+    }
     bool has(const GeneratedSequence& s) {
         const auto c = s.conversation();
-        if (!detail::teaches(c, max_len_)) return true;
+        if (!detail::teaches(c, max_len_)) return has_none(s);
         const bool there = detail::holds_features_of(feature_file(out_, s.index), c, width_);
         files_ += there;
         return there;
     }
     void take(const GeneratedSequence& s) {
         const auto c = s.conversation();
-        if (!detail::teaches(c, max_len_)) return;
+        if (!detail::teaches(c, max_len_)) {
+            has_none(s);
+            return;
+        }
         write_feature_file(feature_file(out_, s.index), c,
                            detail::states_view(s.states.captured, s.tokens()),
                            detail::states_view(s.states.last, s.tokens()));
@@ -68,6 +90,11 @@ public:
     void finish() const { write_capture_done(out_, files_); }
 
 private:
+    bool has_none(const GeneratedSequence& s) const {
+        std::filesystem::remove(feature_file(out_, s.index));  // of another rollout
+        return true;
+    }
+
     std::filesystem::path out_;
     std::int64_t width_, max_len_;
     std::int64_t files_ = 0;  // that are complete
@@ -79,26 +106,40 @@ private:
 template <class Sink>
 class FeatureStore {
 public:
+    static constexpr bool keeps_features = true;
+
     /// Goes on with a stream that is there. Throws what the stream's writer does, ContractError
-    /// where the model does not capture three layers, DataError where the stream's samples were
-    /// captured otherwise.
+    /// where the model does not capture three layers (no stream is begun then), DataError where the
+    /// stream's samples were captured otherwise.
     template <Device D>
     FeatureStore(const TargetModel<D>& model, Sink& store, const std::filesystem::path& stream,
                  ManifestStreamWriter::Options writing, IngestOptions options,
                  const TargetNames& names = {})
         : store_(store),
-          options_(captured_as(std::move(options), capture_convention(model, names))),
+          options_(captured_as(std::move(options), model, names)),
           writer_(stream, std::move(writing), [this](const SampleRef& r) { keep(r); }) {
-        require_three_layers(model);
         SampleRef mine;
+        mine.sample_id = "of this rollout";
         tell_convention(mine, options_.convention);
         convention_(mine);
     }
 
-    bool has(const GeneratedSequence& s) const {
-        return !detail::teaches(s.conversation(), options_.max_len) ||
-               writer_.contains(detail::sample_id(options_.run_id, index(s)));
+    /// Throws ContractError where the stream tells samples of this run beyond so many prompts.
+    void begin(std::int64_t prompts) const {
+        const auto end = detail::sample_id(options_.run_id, static_cast<std::size_t>(prompts));
+        for (auto it = refs_.lower_bound({end.size(), end}); it != refs_.end(); ++it)
+            if (it->second.run_id == options_.run_id)
+                throw ContractError("the stream tells more than these " + std::to_string(prompts) +
+                                        " prompts' answers",
+                                    writer_.path().string() + ": sample '" + it->first.second + "'",
+                                    "Name another stream, or another run id");
     }
+    /// Throws ContractError where the stream tells a sample of this id that is of other tokens, or
+    /// does not say of which.
+    bool has(const GeneratedSequence& s) const {
+        return told(s) || !detail::teaches(s.conversation(), options_.max_len);
+    }
+    /// Throws what has() does.
     void take(const GeneratedSequence& s) {
         if (has(s)) return;
         const auto c = s.conversation();
@@ -125,9 +166,25 @@ public:
     ManifestStreamWriter& stream() { return writer_; }
 
 private:
-    static IngestOptions captured_as(IngestOptions options, CaptureConvention convention) {
-        options.convention = std::move(convention);
+    template <Device D>
+    static IngestOptions captured_as(IngestOptions options, const TargetModel<D>& model,
+                                     const TargetNames& names) {
+        require_three_layers(model);
+        options.convention = capture_convention(model, names);
         return options;
+    }
+    /// An id alone does not say whose features those are: another rollout counts from 0, too.
+    bool told(const GeneratedSequence& s) const {
+        const auto id = detail::sample_id(options_.run_id, index(s));
+        const auto ref = refs_.find({id.size(), id});
+        if (ref == refs_.end()) return false;
+        const auto& metadata = ref->second.metadata;
+        const auto hash = metadata.find(token_hash_key);
+        if (hash == metadata.end() || *hash != hex64(xxh3(std::as_bytes(std::span(s.input_ids)))))
+            throw ContractError("the stream tells it already, of other tokens than this answer's",
+                                writer_.path().string() + ": sample '" + id + "'",
+                                "Name another stream, or another run id");
+        return true;
     }
     static std::size_t index(const GeneratedSequence& s) {
         return static_cast<std::size_t>(s.index);

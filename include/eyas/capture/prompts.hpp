@@ -20,6 +20,9 @@ struct Prompt {
 namespace detail {
 
 inline constexpr std::int64_t most_prompts = std::int64_t{1} << 24;
+/// Tokens of what repeats add, 2 GiB of them: a short file must not fill the memory. What is
+/// repeated is short, as the head of a template, and the file's own tokens are not counted.
+inline constexpr std::int64_t most_repeated_tokens = std::int64_t{1} << 28;
 
 /// The id of a line, a text or an integer; the line's number among the prompts where it has none.
 inline std::string prompt_id(const Json& json, std::int64_t number, const std::string& where) {
@@ -38,7 +41,7 @@ inline std::string prompt_id(const Json& json, std::int64_t number, const std::s
 inline std::vector<Prompt> read_prompts(const std::filesystem::path& path,
                                         std::int64_t vocab_size) {
     std::vector<Prompt> out;
-    std::int64_t lines = 0;
+    std::int64_t lines = 0, repeated_tokens = 0;
     detail::for_each_line(path, [&](std::string_view line, const std::string& where) {
         const auto json = parse_json(line, where);
         Conversation c{detail::integer_array(json, "input_ids", where), {}};
@@ -52,6 +55,14 @@ inline std::vector<Prompt> read_prompts(const std::filesystem::path& path,
             throw DataError("repeat is " + std::to_string(repeat), where,
                             "Use 1 and more, at most " + std::to_string(detail::most_prompts) +
                                 " prompts in all");
+        const auto tokens = std::ssize(c.input_ids), copies = std::max<std::int64_t>(repeat, 1) - 1;
+        if (copies > (detail::most_repeated_tokens - repeated_tokens) / tokens)
+            throw DataError(
+                "repeat is " + std::to_string(repeat) + " of " + std::to_string(tokens) + " tokens",
+                where,
+                "Repeat less: at most " + std::to_string(detail::most_repeated_tokens) +
+                    " tokens in all");
+        repeated_tokens += copies * tokens;
         if (repeat == 0) out.push_back({id, std::move(c.input_ids)});
         for (std::int64_t r = 0; r < repeat; ++r)
             out.push_back({id + "." + std::to_string(r), c.input_ids});

@@ -13,6 +13,7 @@
 #include "eyas/capture/generated_sequence.hpp"
 #include "eyas/capture/rollout_options.hpp"
 #include "eyas/capture/sampling.hpp"
+#include "eyas/capture/target_family.hpp"
 #include "eyas/capture/target_model.hpp"
 #include "eyas/core/random.hpp"
 
@@ -41,8 +42,8 @@ public:
     /// Answers all requests, in their order as far as slots and cache allow; `on_finished` gets
     /// each as it ends, on the calling thread. What it throws, and what the forward does, ends the
     /// call; nothing is kept between calls. Before anything is computed throws DataError for a
-    /// prompt that is empty, holds an id outside the vocabulary, or is too long for the model's
-    /// positions with its answer, and ContractError for one that never fits into the cache.
+    /// prompt that is empty, holds an id outside the vocabulary, or is with its answer longer than
+    /// longest_sequence(), and ContractError for one that never fits into the cache.
     RolloutReport run(std::span<const RolloutRequest> requests, const OnFinished& on_finished) {
         const auto cache_tokens = check(requests);
         auto cache = model_.make_cache(cache_tokens);
@@ -90,10 +91,10 @@ private:
                                         std::to_string(config.vocab_size));
             const auto text = std::to_string(r.prompt.size()) + " prompt tokens and " +
                               std::to_string(options_.max_new_tokens) + " new ones";
-            if (options_.max_new_tokens > config.max_position_embeddings - std::ssize(r.prompt))
-                throw DataError(text + " are beyond the model's " +
-                                    std::to_string(config.max_position_embeddings) + " positions",
-                                where, "Shorten the prompt, or ask for fewer new tokens");
+            if (options_.max_new_tokens > longest_sequence(config) - std::ssize(r.prompt))
+                throw DataError(
+                    text + " are beyond the model's " + detail::longest_sequence_text(config),
+                    where, "Shorten the prompt, or ask for fewer new tokens");
             const auto tokens = std::ssize(r.prompt) + options_.max_new_tokens;
             needs.push_back(KvCache::pages_of(tokens) * key_block);
             if (options_.cache_tokens > 0 && needs.back() > options_.cache_tokens)

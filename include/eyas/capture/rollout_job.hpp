@@ -1,4 +1,5 @@
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <span>
@@ -33,6 +34,21 @@ OrderedJson rollout_identity(const TargetModel<D>& model, std::span<const Prompt
             {"stop_ids", o.stop_ids}};
 }
 
+namespace detail {
+/// Throws DataError where no answer, whatever is drawn, has a supervised token: one is the first of
+/// an answer, where the second is among the first `max_len` rows, too.
+inline void require_some_supervision(std::span<const Prompt> prompts, std::int64_t max_new_tokens,
+                                     std::int64_t max_len, const std::string& where) {
+    const bool some = max_new_tokens > 1 && std::ranges::any_of(prompts, [&](const Prompt& p) {
+                          return std::ssize(p.input_ids) < max_len - 1;
+                      });
+    if (!some && !prompts.empty())
+        throw DataError("no answer can have a supervised token", where,
+                        "Ask for at least 2 new tokens to prompts of less than " +
+                            std::to_string(max_len - 1) + " tokens, or raise max_len");
+}
+}  // namespace detail
+
 struct RolloutJobReport {
     RolloutReport run;            // of this call
     std::int64_t reused = 0;      // answers that were there
@@ -42,8 +58,9 @@ struct RolloutJobReport {
 
 /// Answers all prompts into `out` (RolloutLog) and gives the features of each to `sink`
 /// (feature_sinks.hpp) before its answer counts. What an earlier call left is used. `max_len` is
-/// what training will use of a sample. Throws what RolloutLog, Rollout and the sink do, and
-/// DataError where there is no supervised token in any answer; what ended by then stays.
+/// what training will use of a sample. Throws what RolloutLog, Rollout and the sink do. Where the
+/// sink keeps features, also DataError where no answer has a supervised token: before anything is
+/// generated where none can have one, else at the end; what ended by then stays.
 template <Device D, class Sink>
 RolloutJobReport answer_prompts(TargetModel<D>& model, std::span<const Prompt> prompts,
                                 const std::filesystem::path& out, const RolloutOptions& options,
@@ -53,7 +70,11 @@ RolloutJobReport answer_prompts(TargetModel<D>& model, std::span<const Prompt> p
         report.statistics.add(s.conversation().loss_mask, max_len);
     };
     Rollout<D> rollout(model, options);
+    if (Sink::keeps_features)
+        detail::require_some_supervision(prompts, options.max_new_tokens, max_len, out.string());
+    sink.begin(std::ssize(prompts));
     RolloutLog log(out, rollout_identity(model, prompts, options), prompts,
+                   {model.config().vocab_size, options.max_new_tokens},
                    [&](const GeneratedSequence& s) {
                        const bool there = sink.has(s);
                        if (there) count(s);
@@ -70,7 +91,7 @@ RolloutJobReport answer_prompts(TargetModel<D>& model, std::span<const Prompt> p
     });
     report.stopped = log.missing() > 0;
     if (report.stopped) return report;
-    report.statistics.check(out.string());
+    if (Sink::keeps_features) report.statistics.check(out.string());
     sink.finish();
     log.complete();
     return report;

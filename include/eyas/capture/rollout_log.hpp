@@ -20,6 +20,12 @@
 
 namespace eyas {
 
+/// What every answer of a rollout keeps to.
+struct AnswerLimits {
+    std::int64_t vocab_size = 0;      // ids are below it
+    std::int64_t max_new_tokens = 0;  // behind the prompt
+};
+
 namespace detail {
 
 inline std::string answer_line(const GeneratedSequence& s, const std::string& id) {
@@ -32,9 +38,9 @@ inline std::string answer_line(const GeneratedSequence& s, const std::string& id
     return j.dump() + "\n";
 }
 
-/// Throws DataError for what is no answer to one of the prompts.
+/// Throws DataError for what is no answer to one of the prompts within the limits.
 inline GeneratedSequence parse_answer(std::string_view line, std::span<const Prompt> prompts,
-                                      const std::string& where) {
+                                      const AnswerLimits& limits, const std::string& where) {
     constexpr const char* remedy = "Remove the file to generate again";
     const auto json = parse_json(line, where);
     const auto c = parse_conversation(line, {}, where);
@@ -49,6 +55,14 @@ inline GeneratedSequence parse_answer(std::string_view line, std::span<const Pro
         !std::equal(prompt.begin(), prompt.end(), s.input_ids.begin()) ||
         c.loss_mask != s.conversation().loss_mask)
         throw DataError("not an answer to prompt " + std::to_string(s.index), where, remedy);
+    if (s.generated_tokens() > limits.max_new_tokens)
+        throw DataError(std::to_string(s.generated_tokens()) +
+                            " new tokens, more than any answer of this rollout has",
+                        where, remedy);
+    for (auto id : s.input_ids)
+        if (id >= limits.vocab_size)
+            throw DataError("token " + std::to_string(id) + " is none of this rollout's model",
+                            where, remedy);
     const auto finish = required<std::string>(json, "finish", where);
     if (finish != name_of(Finish::stop) && finish != name_of(Finish::length))
         throw DataError("finish is '" + finish + "'", where, remedy);
@@ -73,9 +87,10 @@ public:
     /// (`identity` differs) or none's, DataError for a line that is no answer, ResourceError when
     /// another rollout writes it. `prompts` is borrowed.
     RolloutLog(std::filesystem::path out, const OrderedJson& identity,
-               std::span<const Prompt> prompts, const Keep& keep)
+               std::span<const Prompt> prompts, AnswerLimits limits, const Keep& keep)
         : out_(std::move(out)),
           prompts_(prompts),
+          limits_(limits),
           part_(with_suffix(".part"), true, "another rollout is writing this",
                 "Let it end, or name another --out"),
           places_(prompts.size()) {
@@ -169,7 +184,7 @@ private:
         for (std::size_t newline; (newline = text.find('\n', begin)) != text.npos;
              begin = newline + 1) {
             const auto s =
-                detail::parse_answer(text.substr(begin, newline - begin), prompts_,
+                detail::parse_answer(text.substr(begin, newline - begin), prompts_, limits_,
                                      file.string() + " line " + std::to_string(number++));
             auto& place = places_[static_cast<std::size_t>(s.index)];
             if (!place && keep(s)) place = Place{in_part, begin, newline + 1 - begin};
@@ -179,6 +194,7 @@ private:
 
     std::filesystem::path out_;
     std::span<const Prompt> prompts_;
+    AnswerLimits limits_;
     PartFile part_;
     std::vector<std::optional<Place>> places_;  // by prompt
 };

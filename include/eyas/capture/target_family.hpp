@@ -22,16 +22,21 @@ inline std::int64_t longest_sequence(const ModelConfig& c) {
                     c.sliding_window.value_or(c.max_position_embeddings));
 }
 
+namespace detail {
+/// What longest_sequence() is, in words.
+inline std::string longest_sequence_text(const ModelConfig& c) {
+    const auto longest = longest_sequence(c);
+    return longest < c.max_position_embeddings
+               ? "attention window of " + std::to_string(longest) + " tokens"
+               : std::to_string(longest) + " positions";
+}
+}  // namespace detail
+
 /// Throws DataError for a sequence that is longer than longest_sequence().
 inline void check_sequence_length(const ModelConfig& c, std::int64_t tokens) {
-    const auto longest = longest_sequence(c);
-    if (tokens <= longest) return;
-    const bool windowed = longest < c.max_position_embeddings;
+    if (tokens <= longest_sequence(c)) return;
     throw DataError("a sequence of " + std::to_string(tokens) + " tokens", "input_ids",
-                    "Cut it to the model's " +
-                        (windowed ? "attention window of " + std::to_string(longest) + " tokens"
-                                  : std::to_string(longest) + " positions") +
-                        " (--max-len)");
+                    "Cut it to the model's " + detail::longest_sequence_text(c) + " (--max-len)");
 }
 
 namespace detail {
