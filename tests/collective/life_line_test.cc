@@ -58,7 +58,8 @@ TEST_CASE("that rank 0 goes is seen by all") {
 }
 
 TEST_CASE("who ends the line says why, and nothing is heard as long as all is well") {
-    std::string before[3], heard[3], after[3];  // checked at the end: Catch2's CHECK is for one thread
+    std::string before[3], heard[3],
+        after[3];  // checked at the end: Catch2's CHECK is for one thread
     test::ThreadGroup group(3);
     in_threes([&](int rank, std::optional<LifeLine>& line) {
         before[rank] = line->loss();
