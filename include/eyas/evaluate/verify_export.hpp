@@ -1,5 +1,6 @@
 #pragma once
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -216,7 +217,7 @@ inline void require_same_bits(const Tensor& live, const Tensor& out, const std::
     const auto a = live.as<float>(), b = out.as<float>();
     const auto width = static_cast<std::size_t>(live.shape()[2]);
     for (std::size_t i = 0; i < a.size(); ++i) {
-        if (std::memcmp(&a[i], &b[i], sizeof(float)) != 0)
+        if (std::bit_cast<std::uint32_t>(a[i]) != std::bit_cast<std::uint32_t>(b[i]))
             throw DataError("row " + std::to_string(i / width) + ", draft id " +
                                 std::to_string(i % width) + ": the export's logit is " +
                                 std::to_string(b[i]) + ", the checkpoint's " + std::to_string(a[i]),
