@@ -170,6 +170,7 @@ TEST_CASE("shapes are read and written", "[evaluate]") {
     }
     CHECK_THROWS_WITH(parse_draft_shape("bush:3"), Catch::Contains("bush:3"));
     CHECK_NOTHROW(DraftShape::none().check());  // plain decoding
+    CHECK_THROWS_AS(DraftShape::chain(-1), ContractError);
     CHECK_THROWS_AS((DraftShape{{2, 2}, -1, 0}).check(), ContractError);
     CHECK_THROWS_AS((DraftShape{{2, 2}, 2, -1}).check(), ContractError);
     // Without a total, all nodes: what is written means the same.

@@ -90,8 +90,11 @@ struct DraftShape {
 private:
     /// A depth that check() refuses stays one that it refuses.
     static std::vector<std::int64_t> same(std::int64_t depth, std::int64_t width) {
+        if (depth < 0)
+            throw ContractError("a draft of depth " + std::to_string(depth), "draft shape",
+                                "Use a depth of up to 16");
         return std::vector<std::int64_t>(
-            static_cast<std::size_t>(std::clamp<std::int64_t>(depth, 0, 17)), width);
+            static_cast<std::size_t>(std::min<std::int64_t>(depth, 17)), width);
     }
 };
 

@@ -18,7 +18,7 @@ enum class Verification {
     Match,
     /// A draft token x that was drawn from q is accepted with probability min(1, p(x)/q(x)), else
     /// one is drawn from what remains of p (arXiv 2211.17192). Texts are distributed as the
-    /// target's own, and more is accepted where temperature > 0. Chains only.
+    /// target's own; what is accepted more often depends on the two models. Chains only.
     Rejection,
 };
 
