@@ -67,8 +67,8 @@ struct Fixture : TinyJob {
 
 TEST_CASE("a draft that was trained on answers decodes their prompts as the target would alone") {
     const Fixture f;
-    const auto p = f.run(f.words("run", {"--max-steps", "60", "--lr", "3e-3", "--eval-interval",
-                                         "20", "--eval-draft", "chain:3"}));
+    const auto p = f.run(f.words("run", {"--epochs", "5", "--lr", "3e-3", "--eval-interval", "20",
+                                         "--eval-draft", "chain:3"}));
     const auto curve = Json::parse(p->last_line())["curve"];
     REQUIRE(curve.size() == 3);
     CHECK(curve[2]["acceptance_length"] > 1.0);
@@ -97,7 +97,7 @@ TEST_CASE("a draft that was trained on answers decodes their prompts as the targ
 TEST_CASE("--early-stop ends a training that gets no better") {
     const Fixture f;
     const auto p = f.run(f.words(
-        "run", {"--max-steps", "60", "--lr", "0", "--eval-interval", "2", "--early-stop", "2"}));
+        "run", {"--epochs", "5", "--lr", "0", "--eval-interval", "2", "--early-stop", "2"}));
     const auto result = Json::parse(p->last_line());
     CHECK(result["ended_early"] == true);
     CHECK(result["stopped"] == false);
