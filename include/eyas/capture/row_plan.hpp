@@ -42,7 +42,7 @@ public:
                 float* context) {
         const auto stride = shape.qkv_width();
         for (const auto& s : sequences_)
-            device.for_each_row(s.rows.rows, [&](std::int64_t r) {
+            for_each_light_row(device, s.rows.rows, 2 * shape.kv_width(), [&](std::int64_t r) {
                 const float* key = qkv + (s.first + r) * stride + shape.q_width();
                 cache_.store(*s.rows.sequence, layer, s.begin + r, key, key + shape.kv_width());
             });

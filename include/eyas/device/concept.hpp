@@ -81,6 +81,16 @@ concept Device = requires(const D& d, std::int64_t n, const Matmul<float, float>
     d.zero(to, bytes);            // of the device
 };
 
+/// for_each_row() of rows of little work, that of about `numbers` simple operations each: a device
+/// that can tell (for_each_row(rows, f, numbers)) wakes no thread for less than that takes.
+template <Device D, class F>
+void for_each_light_row(const D& device, std::int64_t rows, std::int64_t numbers, F f) {
+    if constexpr (requires { device.for_each_row(rows, f, numbers); })
+        device.for_each_row(rows, f, numbers);
+    else
+        device.for_each_row(rows, f);
+}
+
 /// A device that multiplies faster with weights in a form of its own, fp32 numbers, as many as the
 /// weight has. `packs(n, k)`: whether it has one for weights [n, k].
 template <class D>

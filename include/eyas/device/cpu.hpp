@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstring>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "eyas/device/concept.hpp"
@@ -34,7 +35,13 @@ public:
 
     template <class F>
     void for_each_row(std::int64_t rows, F f) const {
-#pragma omp parallel for schedule(static) if (rows > 1)
+        for_each_row(rows, std::move(f), alone + 1);
+    }
+    /// Of rows of about `numbers` simple operations each. Few or many, they are the same code: a
+    /// row's bits do not depend on how many there are.
+    template <class F>
+    void for_each_row(std::int64_t rows, F f, std::int64_t numbers) const {
+#pragma omp parallel for schedule(static) if (rows > 1 && rows * numbers > alone)
         for (std::int64_t i = 0; i < rows; ++i) f(i);
     }
 
@@ -133,6 +140,7 @@ private:
     }
 
     static constexpr std::int64_t serial_below = 1 << 12;
+    static constexpr std::int64_t alone = 1 << 14;  // operations that take less than to wake others
     static constexpr std::int64_t block = 1 << 12;
 };
 static_assert(PackingDevice<Cpu> && NarrowingDevice<Cpu>);

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "eyas/core/error.hpp"
 
@@ -41,6 +42,8 @@ using DnnlStream = DnnlObject<dnnl_stream_t, dnnl_stream_destroy>;
 using DnnlMemory = DnnlObject<dnnl_memory_t, dnnl_memory_destroy>;
 using DnnlPrimitive = DnnlObject<dnnl_primitive_t, dnnl_primitive_destroy>;
 using DnnlDescription = DnnlObject<dnnl_primitive_desc_t, dnnl_primitive_desc_destroy>;
+using DnnlIterator =
+    DnnlObject<dnnl_primitive_desc_iterator_t, dnnl_primitive_desc_iterator_destroy>;
 using DnnlAttributes = DnnlObject<dnnl_primitive_attr_t, dnnl_primitive_attr_destroy>;
 using DnnlPostOps = DnnlObject<dnnl_post_ops_t, dnnl_post_ops_destroy>;
 
@@ -55,12 +58,8 @@ public:
         weights_ = described({out, in, 1, 1}, dnnl_format_tag_any);
         DnnlDescription found;
         if (describe(found, 64, false) != dnnl_success) return;
-        const char* name = nullptr;
-        check(dnnl_primitive_desc_query(found, dnnl_query_impl_info_str, 0, &name),
-              "to name a kernel", 64);
         const auto* chosen = dnnl_primitive_desc_query_md(found, dnnl_query_weights_md, 0);
-        supported_ = name && std::string_view(name).starts_with("jit_1x1") && chosen &&
-                     dnnl_memory_desc_get_size(chosen) == bytes();
+        supported_ = chosen && dnnl_memory_desc_get_size(chosen) == bytes();
         if (supported_) weights_ = *chosen;
     }
 
@@ -126,6 +125,8 @@ private:
               "memory of a product", 0);
     }
 
+    /// By the kernels that take blocks of any number of rows and give each row the same bits beside
+    /// any others; with AVX-512 others (brgconv) are offered first, which do neither.
     dnnl_status_t describe(DnnlDescription& to, std::int64_t rows, bool add) const {
         const auto in = rows_of(rows, in_), out = rows_of(rows, out_);
         const dnnl_dims_t stride{1, 1}, padding{0, 0};
@@ -140,7 +141,20 @@ private:
         if (add) check(dnnl_post_ops_append_sum(sum, 1.f), "a sum", rows);
         check(dnnl_primitive_attr_create(attributes.slot()), "a sum", rows);
         check(dnnl_primitive_attr_set_post_ops(attributes, sum), "a sum", rows);
-        return dnnl_primitive_desc_create(to.slot(), &convolution, attributes, engine(), nullptr);
+        DnnlIterator offers;
+        auto offer = dnnl_primitive_desc_iterator_create(offers.slot(), &convolution, attributes,
+                                                         engine(), nullptr);
+        for (; offer == dnnl_success; offer = dnnl_primitive_desc_iterator_next(offers)) {
+            DnnlDescription one;
+            *one.slot() = dnnl_primitive_desc_iterator_fetch(offers);
+            const char* name = nullptr;
+            check(dnnl_primitive_desc_query(one, dnnl_query_impl_info_str, 0, &name),
+                  "to name a kernel", rows);
+            if (!std::string_view(name).starts_with("jit_1x1")) continue;
+            std::swap(*to.slot(), *one.slot());
+            return dnnl_success;
+        }
+        return offer;
     }
 
     template <int N>

@@ -253,12 +253,18 @@ void cached_attention(const D& device, const HeadShape& shape,
         std::int64_t head, begin, end;
     };
     std::vector<Task> tasks;
+    std::int64_t numbers = 0;  // of the largest task, eight products an operation
     const auto step = detail::CachedTile::rows_of(shape);
-    for (std::size_t s = 0; s < sequences.size(); ++s)
-        for (std::int64_t r = 0; r < sequences[s].rows; r += step)
+    for (std::size_t s = 0; s < sequences.size(); ++s) {
+        const auto& a = sequences[s];
+        const auto keys = a.rows > 0 ? a.seen.back() + a.rows : 0;
+        numbers =
+            std::max(numbers, std::min(a.rows, step) * shape.group() * keys * shape.head_dim / 4);
+        for (std::int64_t r = 0; r < a.rows; r += step)
             for (std::int64_t g = 0; g < shape.kv_heads; ++g)
-                tasks.push_back({s, g, r, std::min(sequences[s].rows, r + step)});
-    device.for_each_row(std::ssize(tasks), [&](std::int64_t i) {
+                tasks.push_back({s, g, r, std::min(a.rows, r + step)});
+    }
+    for_each_light_row(device, std::ssize(tasks), numbers, [&](std::int64_t i) {
         const auto& t = tasks[static_cast<std::size_t>(i)];
         detail::CachedTile::of_thread().run(shape, sequences[t.sequence], t.head, t.begin, t.end);
     });

@@ -32,7 +32,7 @@ void embed_rows(const Dev& device, const TensorView& table, std::span<const std:
     if (table.dtype != DType::F32 && table.dtype != DType::BF16 && table.dtype != DType::F16)
         throw ContractError("an embedding in " + std::string(name_of(table.dtype)), "embed_rows",
                             "Use float32, bfloat16 or float16");
-    device.for_each_row(std::ssize(ids), [&](std::int64_t r) {
+    for_each_light_row(device, std::ssize(ids), width, [&](std::int64_t r) {
         const auto id = static_cast<std::size_t>(ids[static_cast<std::size_t>(r)]);
         convert_into({table.data + id * row, table.dtype, {width}},
                      {reinterpret_cast<std::byte*>(out + r * width), DType::F32, {width}});

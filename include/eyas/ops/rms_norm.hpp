@@ -25,7 +25,7 @@ template <class T, Device Dev>
 void rms_norm(const Dev& device, const T* x, std::int64_t x_stride, const T* weight, T* y,
               std::int64_t y_stride, float* inverse_rms, std::int64_t rows, std::int64_t width,
               float epsilon) {
-    device.for_each_row(rows, [=](std::int64_t r) {
+    for_each_light_row(device, rows, 2 * width, [=](std::int64_t r) {
         const T* in = x + r * x_stride;
         T* out = y + r * y_stride;
         const float scale = detail::inverse_rms(in, width, epsilon);

@@ -189,7 +189,7 @@ inline void rotate_head(T* x, const float* cos, const float* sin, std::int64_t w
 template <class T, Device D>
 void rotary(const D& device, T* x, std::int64_t rows, std::int64_t stride, std::int64_t heads,
             std::int64_t head_dim, const RotaryRows& angles, float direction) {
-    device.for_each_row(rows, [=, &angles](std::int64_t r) {
+    for_each_light_row(device, rows, 2 * heads * head_dim, [=, &angles](std::int64_t r) {
         for (std::int64_t h = 0; h < heads; ++h)
             detail::rotate_head(x + r * stride + h * head_dim, angles.cos(r), angles.sin(r),
                                 head_dim, direction);

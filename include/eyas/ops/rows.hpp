@@ -31,8 +31,9 @@ void scatter_rows(const Dev& device, const T* from, const std::int64_t* index, T
 template <class T, Device Dev>
 void copy_columns(const Dev& device, const T* from, std::int64_t from_stride, T* to,
                   std::int64_t to_stride, std::int64_t n, std::int64_t width) {
-    device.for_each_row(
-        n, [=](std::int64_t r) { std::copy_n(from + r * from_stride, width, to + r * to_stride); });
+    for_each_light_row(device, n, width, [=](std::int64_t r) {
+        std::copy_n(from + r * from_stride, width, to + r * to_stride);
+    });
 }
 
 /// to[r] = T(from[r]) for n rows of `width`; those of `to` are `stride` apart.

@@ -10,7 +10,7 @@ namespace eyas {
 /// (SwiGLU: arXiv 2002.05202; silu(x) = x * sigmoid(x).)
 template <class T, Device Dev>
 void swiglu(const Dev& device, const T* gate_up, T* a, std::int64_t rows, std::int64_t width) {
-    device.for_each_row(rows, [=](std::int64_t r) {
+    for_each_light_row(device, rows, 4 * width, [=](std::int64_t r) {
         const T* gate = gate_up + r * 2 * width;
         const T* up = gate + width;
         T* out = a + r * width;
