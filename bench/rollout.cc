@@ -1,9 +1,10 @@
 // rollout [--model DIR] [--prompts 16] [--prompt-tokens 64] [--new-tokens 64] [--runs 3]: tokens/s
-// of generation for 1, 4 and 16 sequences at once and of capture over the same texts, beside what
-// the machine could: a step reads every weight once (bytes over read bandwidth) or multiplies every
-// row by it (products alone at the rate of one large product), whichever takes longer. Without
-// --model a random one of the shape of SmolLM2-135M. Before a time is printed, answers and states
-// of all batches are compared bit by bit.
+// of generation for 1, 4 and 16 sequences at once and of capture over the same texts, and the time
+// of judging drafts (a forward of some rows of one sequence), beside what the machine could: a step
+// reads every weight once (bytes over read bandwidth) or multiplies every row by it (products alone
+// at the rate of one large product), whichever takes longer. Without --model a random one of the
+// shape of SmolLM2-135M. Before a time is printed, answers and states of all batches are compared
+// bit by bit.
 #include "eyas/capture/rollout.hpp"
 
 #include <omp.h>
@@ -110,6 +111,7 @@ public:
         verify();
         ceilings();
         for (const std::int64_t batch : {1, 4, 16}) generation(batch);
+        judging();
         capture();
     }
 
@@ -187,8 +189,9 @@ private:
         const auto& c = model_.config();
         const auto layers = static_cast<double>(layer_numbers(c));
         const auto head = static_cast<double>(c.vocab_size * c.hidden_size);
-        return std::max(4 * layers / read_, 2 * rows * layers / rate_) +
-               (heads > 0 ? std::max(4 * head / read_, 2 * heads * head / rate_) : 0);
+        const double bytes = 2;  // of a weight, bfloat16
+        return std::max(bytes * layers / read_, 2 * rows * layers / rate_) +
+               (heads > 0 ? std::max(bytes * head / read_, 2 * heads * head / rate_) : 0);
     }
 
     void generation(std::int64_t batch) {
@@ -204,6 +207,33 @@ private:
         const auto rows = (tokens + static_cast<double>(r.prompt_tokens)) / steps;
         report("generation, batch " + std::to_string(batch), tokens, t,
                steps * least(rows, tokens / steps));
+    }
+
+    /// What a draft of n - 1 tokens costs the target: a forward and logits of n rows of a sequence.
+    void judging() {
+        auto cache = model_.make_cache(std::ssize(texts_));
+        KvCache::Sequence text;
+        const NewRows first{&text, lengths_[0]};
+        const auto ids = std::span(texts_).first(static_cast<std::size_t>(lengths_[0]));
+        model_.forward(ids, std::span(&first, 1), cache);
+        for (const std::int64_t n : {1, 2, 4, 6, 8, 16}) {
+            std::vector<std::int64_t> parents(static_cast<std::size_t>(n));
+            std::iota(parents.begin(), parents.end(), std::int64_t{-1});
+            const NewRows rows{&text, n, parents};
+            const auto t = bench::times_of(
+                [&] {
+                    const auto states = model_.forward(ids.first(static_cast<std::size_t>(n)),
+                                                       std::span(&rows, 1), cache);
+                    model_.logits(states.last.view());
+                },
+                5 * runs_);
+            const auto c = least(static_cast<double>(n), static_cast<double>(n));
+            std::printf(
+                "%2lld rows of one sequence     %8.2f ms (%.2f to %.2f)   %3.0f %% of the "
+                "ceiling of %.2f\n",
+                static_cast<long long>(n), 1e3 * t.median, 1e3 * t.min, 1e3 * t.max,
+                100 * c / t.median, 1e3 * c);
+        }
     }
 
     void capture() {

@@ -11,7 +11,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 : "${DISAGG_STORE_ROOT:?set DISAGG_STORE_ROOT to a directory that all nodes share}"
 export DISAGG_MANIFEST="${DISAGG_MANIFEST:-$DISAGG_STORE_ROOT/manifest.json}"
-export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(nproc)}" OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(nproc)}" GOMP_SPINCOUNT="${GOMP_SPINCOUNT:-5000}"
 # The nodes start at once: a consumer must not believe what an earlier start left. (MANIFEST.done stays
 # true: the producer then has nothing to do.)
 if [[ -e "$DISAGG_MANIFEST.failed" ]]; then find "$DISAGG_MANIFEST.failed" -mmin +1 -delete; fi

@@ -14,7 +14,7 @@ using namespace eyas;
 using Catch::Matchers::Contains;
 using Told = std::vector<std::string>;
 
-namespace eyas::test {
+namespace {
 
 /// Objects that lie elsewhere, behind a transport that says it can write to a device: bytes for its
 /// memory go through the room, as a GPU's network card would bring them.
@@ -87,11 +87,6 @@ static_assert(ReadsElsewhere<Far> && RegistersMemory<Far, DeviceRoom>);
 std::string why_not_into(Far&, std::string_view kind) {
     return kind == "cuda" ? "" : "it is no GPU";
 }
-
-}  // namespace eyas::test
-
-namespace {
-using test::Far;
 
 /// Samples of a directory of feature files, in a store.
 Manifest put_all(const std::filesystem::path& features, Store<Far>& store) {

@@ -9,7 +9,7 @@ using test::FakeStore;
 
 namespace {
 
-Manifest fill(FakeStore& store, int samples) {
+Manifest small_ones(FakeStore& store, int samples) {
     Manifest m;
     for (int i = 0; i < samples; ++i)
         m.refs.push_back(store.put({.sample_id = "s:" + std::to_string(i), .run_id = "s"},
@@ -29,7 +29,7 @@ LoaderOptions in_order(std::int64_t prefetch) {
 TEST_CASE("a sample that cannot be read throws in its turn, with its id, until seek") {
     for (const auto& [prefetch, threads] : {std::pair{0, 1}, {1, 1}, {4, 1}, {4, 3}}) {
         FakeStore store;
-        const auto m = fill(store, 5);
+        const auto m = small_ones(store, 5);
         store.fail_read = "s:2";
         auto o = in_order(prefetch);
         o.threads = threads;
@@ -50,7 +50,7 @@ TEST_CASE("a sample that cannot be read throws in its turn, with its id, until s
 
 TEST_CASE("the type of a store's error is kept") {
     FakeStore store;
-    const auto m = fill(store, 3);
+    const auto m = small_ones(store, 3);
     store.consumed.insert("s:1");
     Loader loader(store, m, in_order(2));
     loader.next();
@@ -59,7 +59,7 @@ TEST_CASE("the type of a store's error is kept") {
 
 TEST_CASE("destruction does not wait for the rest of the data") {
     FakeStore store;
-    const auto m = fill(store, 200);
+    const auto m = small_ones(store, 200);
     store.delay = std::chrono::milliseconds(5);
     const auto start = std::chrono::steady_clock::now();
     {
@@ -75,7 +75,7 @@ TEST_CASE("destruction does not wait for the rest of the data") {
 
 TEST_CASE("a loader that was never used, or stands at its end, is destroyed at once") {
     FakeStore store;
-    const auto m = fill(store, 3);
+    const auto m = small_ones(store, 3);
     { Loader unused(store, m, in_order(2)); }
     Loader finished(store, m, in_order(2));
     while (finished.next()) {
@@ -85,7 +85,7 @@ TEST_CASE("a loader that was never used, or stands at its end, is destroyed at o
 
 TEST_CASE("manifests that are not one model's EAGLE3 samples are refused before any read") {
     FakeStore store;
-    auto m = fill(store, 3);
+    auto m = small_ones(store, 3);
     SECTION("another strategy") { m.refs[1].strategy = "dflash"; }
     SECTION("another target representation") { m.refs[1].metadata["target_repr"] = "logits"; }
     SECTION("a missing feature") { m.refs[1].feature_specs.pop_back(); }
@@ -103,7 +103,7 @@ TEST_CASE("manifests that are not one model's EAGLE3 samples are refused before 
 
 TEST_CASE("without specs the same is found when the sample is read") {
     FakeStore store;
-    auto m = fill(store, 3);
+    auto m = small_ones(store, 3);
     m.refs[1] = store.put({.sample_id = "s:1", .run_id = "s"}, FakeSample(4, 3, 1).tensors);
     for (auto& r : m.refs) r.feature_specs.clear();
     auto o = in_order(1);
@@ -114,7 +114,7 @@ TEST_CASE("without specs the same is found when the sample is read") {
 
 TEST_CASE("options that make no batch are refused") {
     FakeStore store;
-    const auto m = fill(store, 3);
+    const auto m = small_ones(store, 3);
     auto o = in_order(1);
     SECTION("batch larger than the data") { o.batch_size = 4; }
     SECTION("zero batch") { o.batch_size = 0; }

@@ -34,10 +34,6 @@ struct DraftTree {
     bool has_child(std::int64_t parent) const {
         return std::ranges::find(parents, parent) != parents.end();
     }
-    /// Forgets nodes that are deeper than `levels`.
-    void cut(std::int64_t levels) {
-        keep([&](std::size_t i) { return depth[i] < levels; });
-    }
     /// Keeps nodes for which keep(i) holds; those of a kept node's path must be kept.
     template <class F>
     void keep(const F& kept) {

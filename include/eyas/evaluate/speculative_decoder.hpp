@@ -1,6 +1,5 @@
 #pragma once
 #include <algorithm>
-#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -10,28 +9,10 @@
 #include <vector>
 
 #include "eyas/capture/target_model.hpp"
-#include "eyas/evaluate/acceptance.hpp"
+#include "eyas/evaluate/speculative_options.hpp"
 #include "eyas/evaluate/verification.hpp"
 
 namespace eyas {
-
-struct SpeculativeOptions {
-    DraftShape shape = DraftShape::chain(5);  // none(): plain decoding, to compare with
-    SamplingOptions sampling;
-    Verification verification = Verification::Match;
-    std::int64_t max_new_tokens = 128;
-    std::vector<std::int64_t> stop_ids = {};  // end a text; the first of them is its last token
-    std::int64_t sequences = 1;               // decoded side by side
-    const std::atomic<bool>* stop = nullptr;  // looked at between rounds
-};
-
-/// One text.
-struct DecodedText {
-    std::size_t index = 0;                // of the prompt
-    std::vector<std::int64_t> input_ids;  // prompt and answer
-    std::int64_t prompt_tokens = 0;
-    Acceptance acceptance;  // of this text
-};
 
 /// Speculative decoding with an EAGLE3 draft (arXiv 2503.01840): in each round the draft proposes a
 /// chain or a tree, one forward of the target judges all of it. Several texts go on side by side,
@@ -151,12 +132,7 @@ private:
         const NewRows rows{&text->target, tokens};
         const auto states = target_.forward(prompt, std::span(&rows, 1), target_cache_);
         remember(*text, states, 0, tokens);
-        const auto d = target_.config().hidden_size;
-        const auto logits = target_.logits(
-            {states.last.view().data + static_cast<std::size_t>((tokens - 1) * d) * 4,
-             DType::F32,
-             {1, d}});
-        append(*text, chosen(logits.template as<float>(), *text, tokens));
+        append(*text, chosen(logits_of(states, tokens - 1, 1).as<float>(), *text, tokens));
         running_.push_back(std::move(text));
     }
 
@@ -236,21 +212,36 @@ private:
         }
         const auto states = target_.forward(ids, rows, target_cache_);
         std::int64_t row = 0;
-        for (std::size_t i = 0; i < trees.size(); ++i) {
-            take(*active_[i], trees[i], verdict(*active_[i], trees[i], states, row), states, row);
-            row += trees[i].size() + 1;
+        for (std::size_t i = 0; i < trees.size();) {
+            // Of several texts at a time: the head is read once for all of them.
+            std::int64_t n = trees[i].size() + 1;
+            auto end = i + 1;
+            for (; end < trees.size() && n + trees[end].size() < judged_together; ++end)
+                n += trees[end].size() + 1;
+            const Tensor logits = logits_of(states, row, n);
+            for (std::int64_t at = 0; i < end; ++i) {
+                take(*active_[i], trees[i], verdict(*active_[i], trees[i], logits, at), states,
+                     row + at);
+                at += trees[i].size() + 1;
+            }
+            row += n;
         }
     }
 
-    Verdict verdict(const Text& text, const DraftTree& tree, const TargetStates& states,
-                    std::int64_t row) {
-        const auto d = target_.config().hidden_size, v = target_.config().vocab_size;
-        const auto n = tree.size() + 1;
-        const auto logits = target_.logits(
+    /// Of n rows from `row`.
+    Tensor logits_of(const TargetStates& states, std::int64_t row, std::int64_t n) const {
+        const auto d = target_.config().hidden_size;
+        return target_.logits(
             {states.last.view().data + static_cast<std::size_t>(row * d) * 4, DType::F32, {n, d}});
+    }
+
+    /// `first`: row of the logits of what follows the text itself.
+    Verdict verdict(const Text& text, const DraftTree& tree, const Tensor& logits,
+                    std::int64_t first) {
+        const auto v = target_.config().vocab_size;
         const auto of_row = [&](std::int64_t i) {
-            return logits.template as<float>().subspan(static_cast<std::size_t>(i * v),
-                                                       static_cast<std::size_t>(v));
+            return logits.as<float>().subspan(static_cast<std::size_t>((first + i) * v),
+                                              static_cast<std::size_t>(v));
         };
         if (o_.verification == Verification::Rejection)
             return reject(tree, of_row, o_.sampling, text.out.index, text.length());
@@ -278,6 +269,8 @@ private:
         target_cache_.keep(text.target, slots);
         text.out.acceptance.add_pass(taken + judged_more, taken, yielded);
     }
+
+    static constexpr std::int64_t judged_together = 64;  // rows of logits at a time
 
     TargetModel<D>& target_;
     DraftDecoder<D>& draft_;
