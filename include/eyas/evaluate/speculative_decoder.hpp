@@ -132,7 +132,7 @@ private:
         const NewRows rows{&text->target, tokens};
         const auto states = target_.forward(prompt, std::span(&rows, 1), target_cache_);
         remember(*text, states, 0, tokens);
-        append(*text, chosen(logits_of(states, tokens - 1, 1).as<float>(), *text, tokens));
+        append(*text, chosen(logits_of(states, tokens - 1, 1).template as<float>(), *text, tokens));
         running_.push_back(std::move(text));
     }
 
