@@ -29,9 +29,11 @@ public:
                            "answer the prompts of these conversations (JSON lines {\"input_ids\", "
                            "\"loss_mask\"}; a prompt ends where the mask begins) by speculative "
                            "decoding, instead of evaluating a store");
-        app.add_option("--draft", shape_,
-                       "what the draft proposes: chain:DEPTH, tree:W1,W2,... or "
-                       "dynamic:DEPTH,TOP_K,TOTAL (EAGLE-2)")
+        app.add_option(
+               "--draft", shape_,
+               "what the draft proposes: chain:DEPTH, tree:W1,W2,... or "
+               "dynamic:DEPTH,TOP_K,TOTAL (EAGLE-2); chain:5@0.3 goes on from tokens only that "
+               "the draft gives a probability of 0.3 or more")
             ->capture_default_str();
         app.add_option("--temperature", options_.sampling.temperature, "0: greedy")
             ->capture_default_str();

@@ -36,7 +36,8 @@ struct TrainArguments {
         app.add_option("--eval-draft", held_out_draft,
                        "drafts whose acceptance length held-out evaluations measure by decoding "
                        "along the samples: chain:DEPTH, tree:W1,W2,... or "
-                       "dynamic:DEPTH,TOP_K,TOTAL; none: not")
+                       "dynamic:DEPTH,TOP_K,TOTAL, @P behind it: no further where the draft gives "
+                       "its tokens a probability below P; none: not")
             ->capture_default_str();
         app.add_flag("--keep-best", keep_best,
                      "also keep the checkpoint of the best held-out evaluation, by acceptance "

@@ -131,10 +131,13 @@ void check_same(const Paths& got, const Paths& want) {
 }  // namespace
 
 TEST_CASE("shapes are read and written", "[evaluate]") {
-    for (const char* text : {"chain:1", "chain:16", "tree:4,2,1", "tree:3", "dynamic:6,8,32",
-                             "dynamic:1,1,1", "dynamic:3,1,2", "tree:1024"})
+    for (const char* text :
+         {"chain:1", "chain:16", "tree:4,2,1", "tree:3", "dynamic:6,8,32", "dynamic:1,1,1",
+          "dynamic:3,1,2", "tree:1024", "chain:5@0.4", "dynamic:6,8,32@0.05"})
         CHECK(parse_draft_shape(text).text() == text);
     CHECK(parse_draft_shape("tree:1,1").text() == "chain:2");
+    CHECK(parse_draft_shape("chain:5@0.4").confidence == 0.4);
+    CHECK(parse_draft_shape("chain:5@0").text() == "chain:5");
     for (const char* text : {"",
                              "chain",
                              "chain:",
@@ -162,6 +165,15 @@ TEST_CASE("shapes are read and written", "[evaluate]") {
                              "dynamic:17,1,1",
                              "dynamic:2,33,9",
                              "chain:99999999999999999999",
+                             "chain:5@",
+                             "chain:5@x",
+                             "chain:5@0.4x",
+                             "chain:5@1",
+                             "chain:5@-0.1",
+                             "chain:5@nan",
+                             "chain:5@inf",
+                             "chain@0.4:5",
+                             "@0.4",
                              "bush:3",
                              "Chain:3",
                              ":3"}) {
@@ -258,6 +270,30 @@ TEST_CASE("several trees grow as each alone, and no deeper than their sequence a
         auto want = alone[i];
         std::erase_if(want, [&](const auto& p) { return std::ssize(p.first) > roots[i].levels; });
         CHECK(paths(lower[i]) == want);
+    }
+}
+
+TEST_CASE("what the draft is not sure of is proposed, but not expanded", "[evaluate]") {
+    Pair pair;
+    auto shape = GENERATE(DraftShape::chain(5), DraftShape::tree({3, 2, 2}));
+    auto cache = pair.room();
+    auto r = pair.fed(random_ids(21, sizes.vocab, 3), cache);
+    const auto root = r.root();
+    DraftTrees<Cpu> all(pair.decoder, cache, shape);
+    const auto whole = paths(all.grow({&root, 1})[0]);
+    for (const double confidence : {0.9, 0.2, 0.05, 0.01, 1e-30}) {
+        shape.confidence = confidence;
+        auto want = whole;
+        std::erase_if(want, [&](const auto& node) {
+            auto path = node.first;
+            for (path.pop_back(); !path.empty(); path.pop_back())
+                if (whole.at(path) < std::log(confidence)) return true;
+            return false;
+        });
+        DraftTrees<Cpu> trees(pair.decoder, cache, shape);
+        CHECK(paths(trees.grow({&root, 1})[0]) == want);
+        CHECK((confidence < 0.9 || want.size() < whole.size()));
+        CHECK((confidence > 1e-30 || want.size() == whole.size()));
     }
 }
 

@@ -231,6 +231,10 @@ TEST_CASE("decoded texts are distributed as the target's", "[evaluate]") {
     const std::int64_t n = 4000;
     auto expected = distribution(world.target.model, world.prompt, 3, o.sampling);
     for (auto& e : expected) e *= static_cast<double>(n);
+    // Chains that end where the draft is not sure, too.
+    o.shape.confidence = 0.3;
+    CHECK(plausible(draw(world.trained, n, 3, o).counts, expected));
+    o.shape.confidence = 0;
     for (auto* draft : {&world.random, &world.trained}) {
         const auto drawn = draw(*draft, n, 3, o);
         CHECK(plausible(drawn.counts, expected));

@@ -130,7 +130,7 @@ void check_counts(const Told& told, const std::vector<Ids>& from, const DraftSha
 }
 
 const DraftShape shapes[] = {DraftShape::chain(5), DraftShape::tree({3, 2, 1, 1}),
-                             DraftShape::dynamic(5, 4, 12)};
+                             DraftShape::dynamic(5, 4, 12), parse_draft_shape("chain:5@0.2")};
 
 }  // namespace
 

@@ -1,5 +1,6 @@
 #pragma once
 #include <cstdint>
+#include <cstring>
 #include <utility>
 
 #include "eyas/core/bfloat16.hpp"
@@ -45,6 +46,12 @@ struct NarrowRows {
 private:
     void skip(std::int64_t blocks) { w += blocks * in * lanes, y += blocks * lanes; }
 
+    // Not by intrinsics: g++ 12 takes what theirs leave undefined for a mistake.
+    typedef std::uint16_t Halves16 __attribute__((vector_size(32)));
+    typedef std::uint32_t Words16 __attribute__((vector_size(64)));
+    typedef std::uint16_t Halves8 __attribute__((vector_size(16)));
+    typedef std::uint32_t Words8 __attribute__((vector_size(32)));
+
     template <int R, int B>
     __attribute__((target("avx512f,avx2"))) void in_512() const {
         __m512 sums[R][B];
@@ -58,9 +65,10 @@ private:
             __m512 v[B];
 #pragma GCC unroll 2
             for (int b = 0; b < B; ++b) {
-                const auto half =
-                    _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w + (b * in + i) * lanes));
-                v[b] = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+                Halves16 half;
+                std::memcpy(&half, w + (b * in + i) * lanes, sizeof half);
+                const Words16 bits = __builtin_convertvector(half, Words16) << 16;
+                std::memcpy(&v[b], &bits, sizeof bits);
             }
 #pragma GCC unroll 12
             for (int r = 0; r < R; ++r) {
@@ -88,9 +96,10 @@ private:
             __m256 v[H];
 #pragma GCC unroll 4
             for (int h = 0; h < H; ++h) {
-                const auto half = _mm_loadu_si128(
-                    reinterpret_cast<const __m128i*>(w + (h / 2 * in + i) * lanes + h % 2 * 8));
-                v[h] = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
+                Halves8 half;
+                std::memcpy(&half, w + (h / 2 * in + i) * lanes + h % 2 * 8, sizeof half);
+                const Words8 bits = __builtin_convertvector(half, Words8) << 16;
+                std::memcpy(&v[h], &bits, sizeof bits);
             }
 #pragma GCC unroll 6
             for (int r = 0; r < R; ++r) {

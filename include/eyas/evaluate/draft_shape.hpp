@@ -15,11 +15,15 @@ namespace eyas {
 /// the most probable ones. Static (EAGLE, arXiv 2401.15077): every node is expanded. Dynamic
 /// (EAGLE-2, arXiv 2406.16858): at each depth only the `beam` nodes of highest probability, and of
 /// all nodes the `total` of highest probability are verified; a node's probability is the product
-/// along its path.
+/// along its path. Whether a node is expanded depends on what lies before it alone, so rejection
+/// sampling stays exact (Verification::Rejection).
 struct DraftShape {
     std::vector<std::int64_t> widths{1, 1, 1, 1, 1};
     std::int64_t beam = 0;   // 0: static
     std::int64_t total = 0;  // 0: all
+    // Nodes whose path the draft gives a smaller probability are proposed, but not expanded: what
+    // would follow them is seldom accepted, and costs as much. 0: all are.
+    double confidence = 0;
 
     static DraftShape chain(std::int64_t depth) { return {same(depth, 1), 0, 0}; }
     /// No draft: plain decoding.
@@ -62,7 +66,7 @@ struct DraftShape {
         const auto refuse = [](const std::string& what) {
             throw ContractError(what, "draft shape",
                                 "Use chain:DEPTH, tree:W1,W2,... or dynamic:DEPTH,TOP_K,TOTAL with "
-                                "a depth of up to 16");
+                                "a depth of up to 16, and @CONFIDENCE from 0 to 1 or none");
         };
         if (depth() > 16) refuse("a draft of depth " + std::to_string(widths.size()));
         std::int64_t level = 1;
@@ -74,9 +78,18 @@ struct DraftShape {
         }
         if (beam < 0 || total < 0) refuse("a negative number of tokens");
         if (nodes() > 1024) refuse("a draft of " + std::to_string(nodes()) + " tokens");
+        if (!(confidence >= 0 && confidence < 1))
+            refuse("a confidence of " + std::to_string(confidence));
     }
 
-    std::string text() const {
+    std::string text() const { return nodes_text() + (confidence > 0 ? "@" + number() : ""); }
+
+private:
+    std::string number() const {
+        char digits[32];
+        return {digits, std::to_chars(digits, digits + sizeof digits, confidence).ptr};
+    }
+    std::string nodes_text() const {
         if (widths.empty()) return "none";
         if (beam > 0)
             return "dynamic:" + std::to_string(depth()) + "," + std::to_string(beam) + "," +
@@ -87,7 +100,6 @@ struct DraftShape {
         return s;
     }
 
-private:
     /// A depth that check() refuses stays one that it refuses.
     static std::vector<std::int64_t> same(std::int64_t depth, std::int64_t width) {
         if (depth < 0)
@@ -98,13 +110,20 @@ private:
     }
 };
 
-/// chain:5, tree:4,2,1 or dynamic:6,8,32 (depth, top k, total). Throws ContractError.
+/// chain:5, tree:4,2,1 or dynamic:6,8,32 (depth, top k, total), each with or without a confidence
+/// behind it: chain:5@0.4. Throws ContractError.
 inline DraftShape parse_draft_shape(std::string_view text) {
-    const auto colon = text.find(':');
+    const auto colon = text.find(':'), at = text.find('@');
     const auto kind = text.substr(0, colon);
     std::vector<std::int64_t> numbers;
-    bool good = colon != text.npos;
-    for (auto rest = good ? text.substr(colon + 1) : ""; good && !rest.empty();) {
+    double confidence = 0;
+    bool good = colon != text.npos && colon < at;
+    if (good && at != text.npos) {
+        const auto* end = text.data() + text.size();
+        const auto read = std::from_chars(text.data() + at + 1, end, confidence);
+        good = read.ec == std::errc() && read.ptr == end;
+    }
+    for (auto rest = good ? text.substr(0, at).substr(colon + 1) : ""; good && !rest.empty();) {
         std::int64_t n = 0;
         const auto [end, error] = std::from_chars(rest.data(), rest.data() + rest.size(), n);
         good = error == std::errc() && n > 0 && n <= 1024;
@@ -126,7 +145,9 @@ inline DraftShape parse_draft_shape(std::string_view text) {
         shape.widths.clear();
     if (shape.widths.empty())
         throw ContractError("'" + std::string(text) + "' is no draft shape", "draft shape",
-                            "Use chain:DEPTH, tree:W1,W2,... or dynamic:DEPTH,TOP_K,TOTAL");
+                            "Use chain:DEPTH, tree:W1,W2,... or dynamic:DEPTH,TOP_K,TOTAL, with "
+                            "@CONFIDENCE behind it or without");
+    shape.confidence = confidence;
     shape.check();
     return shape;
 }

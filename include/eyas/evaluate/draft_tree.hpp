@@ -153,10 +153,14 @@ private:
         states_ = std::move(inputs);
     }
 
-    /// All of the deepest level, or the `beam` most probable.
+    /// All of the deepest level, or the `beam` most probable; none that the draft is not sure of.
     std::vector<std::int64_t> chosen(const Growing& g) const {
         std::vector<std::int64_t> all(static_cast<std::size_t>(g.tree.size() - g.level_begin));
         std::iota(all.begin(), all.end(), g.level_begin);
+        if (shape_.confidence > 0)
+            std::erase_if(all, [&, least = std::log(shape_.confidence)](std::int64_t i) {
+                return g.tree.log_probability[static_cast<std::size_t>(i)] < least;
+            });
         if (shape_.beam == 0 || std::ssize(all) <= shape_.beam) return all;
         std::ranges::stable_sort(all, std::ranges::greater{}, [&](std::int64_t i) {
             return g.tree.log_probability[static_cast<std::size_t>(i)];
