@@ -83,6 +83,9 @@ public:
                                 "--layers " + Json(layers_).dump(), "Leave out --layers");
         options_.shape = parse_draft_shape(shape_);
         options_.verification = rejection_ ? Verification::Rejection : Verification::Match;
+        if (rejection_ && !options_.shape.is_chain())
+            throw ContractError("rejection sampling asks for a chain", "--draft " + shape_,
+                                "Use --draft chain:DEPTH, or leave out --rejection");
         options_.stop = &stop_requested();
         TargetModel<Cpu> target(target_weights, {layers_});
         if (trained_on)
@@ -136,7 +139,7 @@ private:
     std::vector<std::vector<std::int64_t>> read_prompts(const ModelConfig& c) const {
         std::vector<std::vector<std::int64_t>> prompts;
         for (auto& conversation : read_conversations(
-                 conversations_, {.vocab_size = c.vocab_size, .positions = longest_sequence(c)})) {
+                 conversations_, {.max_len = longest_sequence(c), .vocab_size = c.vocab_size})) {
             if (most_ > 0 && std::ssize(prompts) >= most_) break;
             const auto end = std::ranges::find(conversation.loss_mask, 1);
             conversation.input_ids.resize(

@@ -41,6 +41,7 @@ public:
 
 private:
     OrderedJson run() override {
+        if (replay_ != "none") parse_draft_shape(replay_);  // refused before any work
         std::string weights;
         if (!checkpoint_.empty()) weights = weights_file(checkpoint_).string();
         const auto dir = std::filesystem::path(weights).parent_path();

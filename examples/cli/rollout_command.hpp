@@ -94,6 +94,7 @@ private:
         options_.stop_ids = stop_ids_.empty() ? default_stop_ids(model_) : stop_ids_;
         options_.capture = !features_.empty() || !store_.uri.empty();
         options_.stop = &stop_requested();
+        options_.check(weights.config().vocab_size);
         TargetModel<Cpu> model(weights,
                                {options_.capture ? layers_ : std::vector<std::int64_t>{0}});
         if (!features_.empty()) {
@@ -115,20 +116,41 @@ private:
                                  stream_.empty() ? manifest_ + ".refs.jsonl" : stream_,
                                  {.producer = "eyas rollout"}, ingest_, names);
         const ManifestHandshake handshake{manifest_};
-        if (!manifest_.empty()) handshake.begin();
+        Announced<S> announced{features, handshake};
         try {
-            auto result = answer(model, prompts, features);
+            auto result = answer(model, prompts, announced);
             if (!manifest_.empty() && features.stream().finished()) {
                 write_manifest(manifest_, features.manifest());
                 handshake.done();
             }
             return result;
         } catch (const std::exception& e) {
-            if (!manifest_.empty()) handshake.failed(e.what());
+            // What a finished rollout left stays where this one is refused.
+            const bool ours = announced.ours || !std::filesystem::exists(handshake.marker(".done"));
+            if (!manifest_.empty() && ours) handshake.failed(e.what());
             mark_failed(features.stream(), e.what());
             throw;
         }
     }
+
+    /// A store's features, whose manifest is under way from the moment that the answers are ours.
+    template <class S>
+    struct Announced {
+        static constexpr bool keeps_features = true;
+        FeatureStore<S>& features;
+        const ManifestHandshake& handshake;
+        bool ours = false;
+
+        void begin(std::int64_t prompts) { features.begin(prompts); }
+        void claimed() {
+            features.claimed();
+            ours = true;
+            if (!handshake.manifest.empty()) handshake.begin();
+        }
+        bool has(const GeneratedSequence& s) { return features.has(s); }
+        void take(const GeneratedSequence& s) { features.take(s); }
+        void finish() { features.finish(); }
+    };
 
     /// Who waits for the stream is told.
     static void mark_failed(ManifestStreamWriter& stream, const std::string& reason) {

@@ -102,10 +102,15 @@ if [[ ! -e "$manifest.done" ]]; then
   producer=(ingest --features "$work/features/train" --store "$store" --manifest "$manifest" --vocab-size 49152)
   show "$eyas" "${producer[@]}" "&   # the producer, a process of its own"
   "$eyas" "${producer[@]}" --json >"$work/logs/ingest.log" 2>"$work/logs/ingest.progress" &
+  producer_pid=$!
+  trap 'kill "$producer_pid" 2>/dev/null || true' EXIT # it does not go on where the consumer failed
 fi
 eyas_step train-disaggregated train "${draft[@]}" "${recipe[@]}" --store "$store" --manifest "$manifest" --wait 600 \
   --eval-features "$work/features/heldout" --eval-interval 130 --out "$work/run-disaggregated"
-wait
+if [[ -n "${producer_pid:-}" ]]; then
+  wait "$producer_pid" || { echo "run.sh: the producer failed: see $work/logs/ingest.progress" >&2; exit 1; }
+  trap - EXIT
+fi
 grep -v '^{"' "$work/logs/ingest.log" | sed 's/^/producer: /' || true
 
 # 5. The same training colocated, straight from the feature files; then every bit is compared.

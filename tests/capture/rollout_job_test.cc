@@ -313,6 +313,38 @@ TEST_CASE("an answer that has no features removes those of another rollout", "[r
     CHECK(declared_end(capture_done_file(f.features())) == DeclaredEnd{2});
 }
 
+TEST_CASE("features that a smaller max_len has no use for stay where they are this answer's",
+          "[rollout]") {
+    Fixture f;
+    f.options.stop_ids = {};
+    auto model = f.model();
+    f.answer(model, Files(model, f.features(), 2048));
+    const auto bytes = read_text_file(feature_file(f.features(), 5));
+    f.answer(model, Files(model, f.features(), 12), 12);
+    CHECK(read_text_file(feature_file(f.features(), 5)) == bytes);
+    CHECK(declared_end(capture_done_file(f.features())) == DeclaredEnd{9});
+}
+
+TEST_CASE("a rollout that is refused leaves what tells the end of the one that is there",
+          "[rollout]") {
+    Fixture f;
+    auto model = f.model();
+    f.answer(model, Files(model, f.features(), 2048));
+    f.options.sampling.seed = 4;
+    CHECK_THROWS_AS(f.answer(model, Files(model, f.features(), 2048)), ContractError);
+    CHECK(std::filesystem::exists(capture_done_file(f.features())));
+}
+
+TEST_CASE("answers whose rollout nobody knows are not adopted", "[rollout]") {
+    Fixture f;
+    auto model = f.model();
+    CHECK_THROWS_AS(f.answer(model, Failing(2)), ResourceError);
+    std::filesystem::remove(f.beside(".rollout.json"));
+    f.options.sampling.seed = 4;
+    CHECK_THROWS_WITH(f.answer(model, NoFeatures()),
+                      Catch::Contains("answers.jsonl.part") && Catch::Contains("of no rollout"));
+}
+
 TEST_CASE("the index of a feature file is in its name", "[rollout]") {
     for (const std::int64_t i : {0, 17, 2000}) CHECK(feature_index(feature_file("dir", i)) == i);
     CHECK(feature_index("data_3.ckpt.gz") == 3);

@@ -74,13 +74,15 @@ def with_system(messages, system):
 def to_prompt(record, where):
     """The messages up to the turn that is to be answered: of a string, {"prompt": string or messages} or a chat,
     which is cut before its last assistant turn where it does not end with a user's."""
+    system = None
     if isinstance(record, dict) and record.get("prompt") is not None:
+        system = text_of(record["system"], where) if record.get("system") else None
         record = record["prompt"]
     if isinstance(record, str):
         if not record.strip():
             raise BadRecord("the prompt is empty", where, "Write what a user would")
-        return [{"role": "user", "content": text_of(record, where)}]
-    messages = to_messages(record, where)
+        return with_system([{"role": "user", "content": text_of(record, where)}], system)
+    messages = with_system(to_messages(record, where), system)
     if messages[-1]["role"] in ("system", "developer", "assistant"):
         answers = [i for i, m in enumerate(messages) if m["role"] == "assistant"]
         messages = messages[: answers[-1]] if answers else []

@@ -82,6 +82,10 @@ class Output:
                 raise TokensError("is the input, too", f"--out {path}", "Name another file")
         if os.path.isdir(path):
             raise TokensError("is a directory", f"--out {path}", "Name a file")
+        path = os.path.realpath(path)  # what a link points to is replaced, not the link
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise TokensError("is no regular file and would be replaced by one", f"--out {path}", "Name a file")
+        self.target = path
         self.temporary = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{os.getpid()}.tmp")
 
     def __enter__(self):
@@ -103,7 +107,7 @@ class Output:
                 self.file.flush()
                 os.fsync(self.file.fileno())
                 self.file.close()
-                os.replace(self.temporary, self.path)
+                os.replace(self.temporary, self.target)
         except OSError as error:
             raise self.refused(error) from None
         finally:

@@ -36,6 +36,7 @@ inline TensorView states_view(const std::vector<BFloat16>& rows, std::int64_t to
 struct NoFeatures {
     static constexpr bool keeps_features = false;
     void begin(std::int64_t) {}
+    void claimed() {}
     bool has(const GeneratedSequence&) const { return true; }
     void take(const GeneratedSequence&) {}
     void finish() {}
@@ -66,12 +67,13 @@ public:
                 throw ContractError("holds more than these " + std::to_string(prompts) +
                                         " prompts' features: " + file.filename().string(),
                                     out_.string(), "Remove it, or write to another directory");
-        std::filesystem::remove(capture_done_file(out_));
         files_ = 0;
     }
+    /// The answers are this rollout's: what told the end of an earlier one goes.
+    void claimed() const { std::filesystem::remove(capture_done_file(out_)); }
     bool has(const GeneratedSequence& s) {
         const auto c = s.conversation();
-        if (!detail::teaches(c, max_len_)) return has_none(s);
+        if (!detail::teaches(c, max_len_)) return has_none(s, c);
         const bool there = detail::holds_features_of(feature_file(out_, s.index), c, width_);
         files_ += there;
         return there;
@@ -79,7 +81,7 @@ public:
     void take(const GeneratedSequence& s) {
         const auto c = s.conversation();
         if (!detail::teaches(c, max_len_)) {
-            has_none(s);
+            has_none(s, c);
             return;
         }
         write_feature_file(feature_file(out_, s.index), c,
@@ -90,8 +92,13 @@ public:
     void finish() const { write_capture_done(out_, files_); }
 
 private:
-    bool has_none(const GeneratedSequence& s) const {
-        std::filesystem::remove(feature_file(out_, s.index));  // of another rollout
+    /// This answer's, captured for trainings that use more of a sample, stay; another rollout's go.
+    bool has_none(const GeneratedSequence& s, const Conversation& c) {
+        const auto file = feature_file(out_, s.index);
+        if (detail::holds_features_of(file, c, width_))
+            ++files_;
+        else
+            std::filesystem::remove(file);
         return true;
     }
 
@@ -124,6 +131,7 @@ public:
         convention_(mine);
     }
 
+    void claimed() const {}
     /// Throws ContractError where the stream tells samples of this run beyond so many prompts.
     void begin(std::int64_t prompts) const {
         const auto end = detail::sample_id(options_.run_id, static_cast<std::size_t>(prompts));

@@ -85,9 +85,11 @@ public:
     /// Takes what is there: `keep` is asked for every answer until one to its prompt counts, a torn
     /// last line is cut off. Throws ContractError where OUT is another rollout's
     /// (`identity` differs) or none's, DataError for a line that is no answer, ResourceError when
-    /// another rollout writes it. `prompts` is borrowed.
+    /// another rollout writes it. `claimed` is called when all this is sure and before `keep`.
+    /// `prompts` is borrowed.
     RolloutLog(std::filesystem::path out, const OrderedJson& identity,
-               std::span<const Prompt> prompts, AnswerLimits limits, const Keep& keep)
+               std::span<const Prompt> prompts, AnswerLimits limits, const Keep& keep,
+               const std::function<void()>& claimed = {})
         : out_(std::move(out)),
           prompts_(prompts),
           limits_(limits),
@@ -95,6 +97,7 @@ public:
                 "Let it end, or name another --out"),
           places_(prompts.size()) {
         claim(identity);
+        if (claimed) claimed();
         take(out_, false, keep);
         part_.cut_to(take(part_.path(), true, keep));
     }
@@ -160,9 +163,11 @@ private:
     void claim(const OrderedJson& identity) const {
         const auto file = with_suffix(".rollout.json");
         if (!std::filesystem::exists(file)) {
-            if (std::filesystem::exists(out_))
-                throw ContractError("is there already, and of no rollout", out_.string(),
-                                    "Remove it, or name another --out");
+            for (const auto& old : {out_, part_.path()})
+                if (std::filesystem::exists(old) &&
+                    (old == out_ || std::filesystem::file_size(old) > 0))
+                    throw ContractError("is there already, and of no rollout", old.string(),
+                                        "Remove it, or name another --out");
             write_text_file(file, identity.dump(2) + "\n");
         } else if (read_json_file(file) != Json(identity)) {
             throw ContractError(

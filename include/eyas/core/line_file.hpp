@@ -1,6 +1,7 @@
 #pragma once
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -26,7 +27,7 @@ public:
         if (path_.has_parent_path()) eyas::create_directories(path_.parent_path());
         fd_ = detail::Fd(::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
         if (!fd_) detail::throw_errno("cannot open", path_);
-        if (::flock(fd_.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+        if ((::flock(fd_.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) || !is_at_path())
             throw ResourceError(busy, path_.string(), remedy);
     }
 
@@ -66,6 +67,13 @@ public:
     }
 
 private:
+    /// Not where another writer, at its end, removed the file before the lock was ours.
+    bool is_at_path() const {
+        struct stat mine = {};
+        struct stat there = {};
+        return ::fstat(fd_.get(), &mine) == 0 && ::stat(path_.c_str(), &there) == 0 &&
+               mine.st_dev == there.st_dev && mine.st_ino == there.st_ino;
+    }
     [[noreturn]] void fail(const char* what) {
         const int e = errno;
         broken_ = true;

@@ -208,6 +208,9 @@ private:
         double sum = 0;
         for (float v : z) sum += exp_fast(static_cast<float>(v - top));
         const double log_sum = top + std::log(sum);
+        if (!std::isfinite(log_sum))
+            throw DataError("a logit is no number", "DraftTrees: the draft",
+                            "Check the weights of the draft");
         const auto child = [&](std::int64_t id) {
             add(g, parent, draft_.vocab_map().target_id(id),
                 z[static_cast<std::size_t>(id)] - log_sum);

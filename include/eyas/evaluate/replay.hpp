@@ -34,7 +34,7 @@ public:
 
     /// Takes the batch's rows (copies them) and decodes while as many are there as go side by side.
     /// What lies beyond the draft's positions is left out. Throws DataError for features of another
-    /// width and ids outside the vocabulary.
+    /// width and ids outside the vocabulary, ContractError for packed rows.
     void add(const Batch& batch) {
         check(batch);
         for (std::int64_t b = 0; b < batch.batch_size(); ++b) {
@@ -91,6 +91,11 @@ private:
             throw DataError("captured states are " + std::to_string(batch.hidden_state.shape[2]) +
                                 " wide, the draft's are " + std::to_string(width),
                             "Replay", "Take draft and features from the same target");
+        if (batch.document)
+            for (auto begin : batch.document->as<std::int64_t>())
+                if (begin != 0)
+                    throw ContractError("several samples share a row", "Replay",
+                                        "Use a loader without pack_tokens");
         for (auto id : batch.input_ids.as<std::int64_t>())
             if (id < 0 || id >= draft_.config().vocab_size)
                 throw DataError("token id " + std::to_string(id), "Replay",
