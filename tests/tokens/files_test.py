@@ -112,6 +112,15 @@ class Assemble(InFolder):
         self.fails("assemble", "--prompts", source, "--out", self.folder, saying="is a directory")
         self.fails("assemble", "--prompts", self.path("absent"), "--out", self.out, saying="cannot be read")
 
+    def test_only_files_are_replaced(self):
+        source = self.lines(self.ROLLOUT)
+        os.mkfifo(self.path("pipe"))
+        self.fails("assemble", "--prompts", source, "--out", self.path("pipe"), saying="is no regular file")
+        os.symlink("there.jsonl", self.path("link"))
+        run("assemble", "--prompts", source, "--out", self.path("link"))
+        self.assertTrue(os.path.islink(self.path("link")))
+        self.assertEqual(len(read_lines(self.path("there.jsonl"))), 1)
+
     def test_an_error_leaves_the_old_file(self):
         source = self.lines(self.ROLLOUT)
         run("assemble", "--prompts", source, "--out", self.out)
@@ -206,6 +215,12 @@ class Shapes(unittest.TestCase):
             {"messages": [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in self.WANT]},
         ]:
             self.assertEqual(chat_shapes.to_messages(record, "x"), self.WANT)
+
+    def test_a_system_message_beside_a_prompt_counts(self):
+        want = self.WANT[:2]
+        for record in [{"system": "s", "prompt": "q"}, {"system": "s", "prompt": want[1:]}, {"prompt": want}]:
+            self.assertEqual(chat_shapes.to_prompt(record, "x"), want)
+        self.assertEqual(chat_shapes.to_prompt({"prompt": "q"}, "x"), want[1:])
 
     def test_what_is_none(self):
         for record in [
