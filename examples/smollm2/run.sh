@@ -9,15 +9,15 @@ usage() {
   cat <<'TEXT'
 usage: bash examples/smollm2/run.sh [--work DIR] [--steps N] [--epochs N] [--fresh]
   --work DIR   where everything goes (default examples/smollm2/work)
-  --steps N    optimizer steps of each training run (default: one epoch, 520)
-  --epochs N   passes over the conversations (default 1)
+  --steps N    optimizer steps of each training run (default: two epochs, 1040)
+  --epochs N   passes over the conversations (default 2)
   --fresh      forget trained drafts and stores of an earlier run; keep model, build and features
 TEXT
 }
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 root="$(cd "$here/../.." && pwd)"
-work="$here/work" steps=0 epochs=1 fresh=0
+work="$here/work" steps=0 epochs=2 fresh=0
 while (($#)); do
   case "$1" in
     --work) work="$2"; shift 2 ;;
@@ -106,7 +106,7 @@ if [[ ! -e "$manifest.done" ]]; then
   trap 'kill "$producer_pid" 2>/dev/null || true' EXIT # it does not go on where the consumer failed
 fi
 eyas_step train-disaggregated train "${draft[@]}" "${recipe[@]}" --store "$store" --manifest "$manifest" --wait 600 \
-  --eval-features "$work/features/heldout" --eval-interval 130 --out "$work/run-disaggregated"
+  --eval-features "$work/features/heldout" --eval-interval 260 --out "$work/run-disaggregated"
 if [[ -n "${producer_pid:-}" ]]; then
   wait "$producer_pid" || { echo "run.sh: the producer failed: see $work/logs/ingest.progress" >&2; exit 1; }
   trap - EXIT
@@ -118,7 +118,7 @@ eyas_step train-colocated train "${draft[@]}" "${recipe[@]}" --store "file:$work
 eyas_step compare compare "$work/run-disaggregated" "$work/run-colocated"
 
 # 6. Speculative decoding of held-out prompts, beside plain decoding; the directory for a serving engine, proven.
-eyas_step decode eval "${draft[@]}" --checkpoint "$work/run-disaggregated" --conversations "$work/heldout.jsonl" --prompts 20 --draft chain:3
+eyas_step decode eval "${draft[@]}" --checkpoint "$work/run-disaggregated" --conversations "$work/heldout.jsonl" --prompts 20 --draft chain:5@0.3
 eyas_step export export --checkpoint "$work/run-disaggregated" --out "$work/export" --layout sglang \
   --verify --target "$model" --store "file:$work/features/heldout" --samples 4
 eyas_step inspect inspect "$work/export"
