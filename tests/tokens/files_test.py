@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 import tempfile
 import unittest
 
@@ -109,8 +110,30 @@ class Assemble(InFolder):
             "assemble", "--prompts", source, "--out", self.path("none/out"), saying="cannot be written"
         )
         self.fails("assemble", "--prompts", source, "--out", source, saying="is the input, too")
-        self.fails("assemble", "--prompts", source, "--out", self.folder, saying="is a directory")
+        for name in (self.folder, self.path("none/"), ""):
+            self.fails("assemble", "--prompts", source, "--out", name, saying="is a directory")
         self.fails("assemble", "--prompts", self.path("absent"), "--out", self.out, saying="cannot be read")
+
+    def test_output_that_is_no_regular_file(self):
+        source, pipe = self.lines(self.ROLLOUT), self.path("pipe")
+        os.mkfifo(pipe)
+        os.symlink("pipe", self.path("link"))
+        os.symlink("circle", self.path("circle"))
+        for name in ("pipe", "link", "circle"):
+            self.fails(
+                "assemble", "--prompts", source, "--out", self.path(name), saying=(name, "is no regular file")
+            )
+        self.assertTrue(stat.S_ISFIFO(os.stat(pipe).st_mode))
+
+    def test_output_behind_a_link(self):
+        source = self.lines(self.ROLLOUT)
+        os.mkdir(self.path("far"))
+        os.symlink("far/file", self.path("link"))
+        for _ in ("of nothing yet", "of a file"):
+            self.assertEqual(run("assemble", "--prompts", source, "--out", self.path("link"))[0], 0)
+            self.assertTrue(os.path.islink(self.path("link")))
+            self.assertEqual(len(read_lines(self.path("far/file"))), 1)
+            self.assertEqual(os.listdir(self.path("far")), ["file"])
 
     def test_an_error_leaves_the_old_file(self):
         source = self.lines(self.ROLLOUT)

@@ -73,16 +73,20 @@ def compact(record):
 
 class Output:
     """A text file that appears by one rename when its `with` block ends without an exception, and not at all
-    otherwise. An existing file of that name is replaced then."""
+    otherwise. An existing file of that name is replaced then, or where the name is a link, what that points to."""
 
     def __init__(self, path, inputs=()):
-        self.path = path
+        self.path, self.target = path, os.path.realpath(path)
         for source in inputs:
             if os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source):
                 raise TokensError("is the input, too", f"--out {path}", "Name another file")
-        if os.path.isdir(path):
+        if os.path.isdir(path) or not os.path.basename(path):
             raise TokensError("is a directory", f"--out {path}", "Name a file")
-        self.temporary = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{os.getpid()}.tmp")
+        # A rename would put a file in the place of a device; a link that is still one leads in a circle.
+        if not os.path.isfile(path) and (os.path.exists(path) or os.path.lexists(self.target)):
+            raise TokensError("is no regular file", f"--out {path}", "Name a file")
+        folder, name = os.path.split(self.target)
+        self.temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
 
     def __enter__(self):
         try:
@@ -103,7 +107,7 @@ class Output:
                 self.file.flush()
                 os.fsync(self.file.fileno())
                 self.file.close()
-                os.replace(self.temporary, self.path)
+                os.replace(self.temporary, self.target)
         except OSError as error:
             raise self.refused(error) from None
         finally:
