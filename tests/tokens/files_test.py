@@ -5,6 +5,7 @@ import os
 import stat
 import tempfile
 import unittest
+import unittest.mock
 
 from tiny_model import chat, chat_shapes, json_lines, read_lines, run, write_lines
 
@@ -155,6 +156,25 @@ class Assemble(InFolder):
             "line",
         )
         self.assertEqual([r["id"] for r in read_lines(self.out)], ["in:1", "in:2"])
+
+
+class Stopped(InFolder):
+    """An interrupt where `place` of the program is reached."""
+
+    def stopped_at(self, place):
+        source = self.lines(Assemble.ROLLOUT)
+        with unittest.mock.patch(place, side_effect=KeyboardInterrupt):
+            code, _, said = run("assemble", "--prompts", source, "--out", self.out)
+        self.assertEqual(code, 1)
+        return said
+
+    def test_before_the_file_appears(self):
+        self.assertEqual(self.stopped_at("rollouts.keep"), "stopped: nothing was written\n")
+        self.assertFalse(os.path.exists(self.out))
+
+    def test_behind_that(self):
+        self.assertEqual(self.stopped_at("rollouts.report"), "stopped\n")
+        self.assertEqual(len(read_lines(self.out)), 1)
 
 
 class Stats(InFolder):

@@ -24,7 +24,7 @@ import chat_shapes
 import from_text
 import look
 import rollouts
-from json_lines import TokensError
+from json_lines import StoppedInTime, TokensError, say
 
 LOSS_MASK = """The loss mask is 1 on an assistant's tokens, its end-of-turn token included. Answers are taken from the
 template's own {% generation %} marks, as they are, where it has them; else by rendering the chat up to each answer,
@@ -225,24 +225,36 @@ def stopped(*_):
     raise KeyboardInterrupt
 
 
+def drop_unwritten():
+    """Lets go of what standard output does not take, which Python would try, and complain of, once more at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main(arguments=None):
     options = make_parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, stopped)
     try:
         options.run(options)
-        sys.stdout.flush()
+        say(end="", flush=True)
     except TokensError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except StoppedInTime:
         print("stopped: nothing was written", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
         return 1
     except MemoryError:
         print("error: memory: not enough. Give shorter lines or fewer workers", file=sys.stderr)
         return 1
     except BrokenPipeError:  # whoever read our output has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    finally:
+        drop_unwritten()
     return 0
 
 

@@ -71,6 +71,22 @@ def compact(record):
     return json.dumps(record, ensure_ascii=False, separators=(",", ":"))
 
 
+def say(text="", end="\n", flush=False):
+    """A line on standard output. BrokenPipeError where its reader has enough."""
+    try:
+        print(text, end=end, flush=flush)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise TokensError(
+            f"cannot be written ({error.strerror})", "standard output", "Send it to a place with room"
+        ) from None
+
+
+class StoppedInTime(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM before the output file appeared."""
+
+
 class Output:
     """A text file that appears by one rename when its `with` block ends without an exception, and not at all
     otherwise. An existing file of that name is replaced then, or where the name is a link, what that points to."""
@@ -117,6 +133,8 @@ class Output:
                 pass  # what was buffered does not matter: the file goes
             if os.path.exists(self.temporary):
                 os.unlink(self.temporary)
+        if kind is KeyboardInterrupt:
+            raise StoppedInTime
 
     def refused(self, error):
         return TokensError(

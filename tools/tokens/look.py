@@ -2,7 +2,7 @@
 
 import json
 
-from json_lines import BadRecord, Output, compact, integers, numbered_lines, own_id, read_object
+from json_lines import BadRecord, Output, compact, integers, numbered_lines, own_id, read_object, say
 from shared import check_known, open_model, read_rollout, report
 from totals import Totals
 
@@ -31,7 +31,7 @@ def decode(options):
 
     if options.out is None:
         for record in records():
-            print(compact(record))
+            say(compact(record))
         return
     with Output(options.out, [options.input]) as out:
         for record in records():
@@ -56,4 +56,4 @@ def stats(options):
 
 
 def info(options):
-    print(json.dumps(open_model(options).info(), ensure_ascii=False, indent=None if options.json else 2))
+    say(json.dumps(open_model(options).info(), ensure_ascii=False, indent=None if options.json else 2))

@@ -2,7 +2,7 @@
 
 import json
 
-from json_lines import Ids, Output, TokensError, numbered_lines, own_id
+from json_lines import Ids, Output, TokensError, numbered_lines, own_id, say
 from shared import check_known, keep, open_model, read_rollout, report, report_prompts, require_prompts
 from supervision import shifted
 from totals import Totals
@@ -27,7 +27,7 @@ def self_prompt(options):
         )
     with Output(options.out) as out:
         out.write({"input_ids": alone[:same], "repeat": options.count, "id": "self-prompt"})
-    print(
+    say(
         f"prompts  1, to be sampled {options.count} times until token {model.end_of_turn}: {json.dumps(before)}"
     )
 

@@ -1,6 +1,6 @@
 """What several sub-commands need: opening a model, reading sampled lines, counting, saying what was done."""
 
-from json_lines import BadRecord, TokensError, compact, integers, read_object
+from json_lines import BadRecord, TokensError, compact, integers, read_object, say
 from model_tokens import ModelTokens
 
 
@@ -18,7 +18,7 @@ def keep(totals, mask, options):
 
 
 def report(totals, options):
-    print(compact(totals.as_json()) if options.json else totals.text())
+    say(compact(totals.as_json()) if options.json else totals.text())
 
 
 def require_prompts(written, totals, path):
@@ -30,9 +30,9 @@ def require_prompts(written, totals, path):
 
 def report_prompts(written, tokens, totals, options):
     if options.json:
-        print(compact({"prompts": written, "tokens": tokens, "left_out": totals.left_out}))
+        say(compact({"prompts": written, "tokens": tokens, "left_out": totals.left_out}))
     else:
-        print(f"prompts  {written}, {tokens} tokens{totals.left_out_text()}")
+        say(f"prompts  {written}, {tokens} tokens{totals.left_out_text()}")
 
 
 def check_known(model, ids, where):
