@@ -102,7 +102,7 @@ def add_conversations(parser):
     )
 
 
-def sub(parsers, name, run, what, more=None):
+def sub(parsers, name, run, what, more=None, figures=True):
     parser = parsers.add_parser(
         name,
         help=what,
@@ -112,7 +112,8 @@ def sub(parsers, name, run, what, more=None):
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(run=run)
-    parser.add_argument("--json", action="store_true", help="print figures as one JSON object")
+    if figures:
+        parser.add_argument("--json", action="store_true", help="print figures as one JSON object")
     return parser
 
 
@@ -201,6 +202,7 @@ def make_parser():
         "decode",
         look.decode,
         'Token ids to text, special tokens included: {"id", "text"}, one a line',
+        figures=False,
     )
     add_model(p)
     p.add_argument("--in", dest="input", required=True, metavar="FILE", help='lines with "input_ids"')
