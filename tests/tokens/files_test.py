@@ -64,6 +64,14 @@ class Assemble(InFolder):
         run("assemble", "--prompts", source, "--out", self.out, "--keep-unsupervised")
         self.assertEqual([r["id"] for r in read_lines(self.out)], ["a", "b", "c"])
 
+    def test_a_conversation_without_tokens_is_never_written(self):
+        empty = {"id": "b", "input_ids": [], "prompt_tokens": 0, "finish": "stop"}
+        source = self.lines(self.ROLLOUT, empty)
+        for more in ((), ("--keep-unsupervised",)):
+            _, said, _ = run("assemble", "--prompts", source, "--out", self.out, "--json", *more)
+            self.assertEqual([r["id"] for r in read_lines(self.out)], ["a"])
+            self.assertEqual(json.loads(said)["left_out"], {"without tokens": 1})
+
     def test_cut_before_the_answer_supervises_nothing(self):
         source = self.lines(self.ROLLOUT)
         self.fails(
@@ -222,6 +230,7 @@ class Usage(unittest.TestCase):
             ("encode",),
             ("stats",),
             ("stats", "a", "--no-such"),
+            ("decode", "--model", "m", "--in", "f", "--json"),
             ("assemble", "--prompts", "a", "--out", "b", "--max-len", "0"),
             ("self-prompt", "--model", "m", "--out", "o"),
             ("self-prompt", "--model", "m", "--out", "o", "--count", "1", "--from", "f"),

@@ -217,6 +217,10 @@ class Decode(WithModel):
         self.fails(*arguments, saying=("in.jsonl:2", f"{SIZE} is no token"))
         self.lines({"input_ids": spell("q")})
         self.fails(*arguments, "--generated-only", saying=("in.jsonl:1", "no array 'loss_mask'"))
+        for mask in ([1], [0, 1, 1]):
+            self.lines({"input_ids": spell("qa"), "loss_mask": mask})
+            saying = ("in.jsonl:1", f"2 input_ids but {len(mask)} loss_mask entries")
+            self.fails(*arguments, "--generated-only", saying=saying)
 
 
 del WithModel  # its own cases run in their file

@@ -10,6 +10,9 @@ def open_model(options):
 
 def keep(totals, mask, options):
     """Counts a conversation, and says whether it is to be written."""
+    if not mask:  # eyas refuses a file with such a line
+        totals.leave_out("without tokens")
+        return False
     if 1 not in mask and not options.keep_unsupervised:
         totals.leave_out("without supervision")
         return False
@@ -43,6 +46,16 @@ def check_known(model, ids, where):
                 where,
                 "Give the model that the ids were made with",
             )
+
+
+def ids_and_mask(record, where):
+    """The input_ids of a conversation and its loss_mask, which has an entry for each."""
+    ids, mask = integers(record, "input_ids", where), integers(record, "loss_mask", where, high=1)
+    if len(ids) != len(mask):
+        raise BadRecord(
+            f"{len(ids)} input_ids but {len(mask)} loss_mask entries", where, "Give one mask entry per token"
+        )
+    return ids, mask
 
 
 def read_rollout(line, where):
