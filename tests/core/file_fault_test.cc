@@ -1,4 +1,5 @@
 #include <signal.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -76,6 +77,63 @@ TEST_CASE("a name that cannot be taken is an error that leaves no temporary") {
     CHECK(only_file(scratch.path(), "a"));
     CHECK_THROWS_AS(write_text_file(scratch.path() / "none/a", "x"), DataError);
     CHECK_THROWS_WITH(write_text_file(scratch.path() / "none/a", "x"), Catch::Contains("none/a"));
+}
+
+TEST_CASE("what is there and is no regular file is not replaced") {
+    const test::Scratch scratch;
+    const auto pipe = scratch.path() / "pipe";
+    REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);
+    CHECK_THROWS_AS(write_text_file(pipe, "x"), ResourceError);
+    CHECK_THROWS_WITH(write_text_file(pipe, "x"), Catch::Contains(pipe.string()) &&
+                                                      Catch::Contains("not a regular file") &&
+                                                      Catch::Contains("Name a file"));
+    CHECK(fs::is_fifo(pipe));
+    CHECK(only_file(scratch.path(), "pipe"));
+
+    const auto link = scratch.path() / "link";
+    fs::create_symlink("pipe", link);
+    CHECK_THROWS_AS(write_text_file(link, "x"), ResourceError);
+    CHECK(fs::is_symlink(link));
+    CHECK(fs::is_fifo(pipe));
+}
+
+TEST_CASE("a link stays, and what it points to is written") {
+    const test::Scratch scratch;
+    const auto link = scratch.path() / "link";
+    fs::create_directories(scratch.path() / "far");
+    fs::create_symlink("far/link", link);
+    fs::create_symlink("../far/file", scratch.path() / "far/link");
+    write_text_file(link, "first");  // of nothing yet
+    CHECK(read_text_file(scratch.path() / "far/file") == "first");
+    write_text_file(link, "second");
+    CHECK(fs::is_symlink(link));
+    CHECK(fs::is_symlink(scratch.path() / "far/link"));
+    CHECK(read_text_file(scratch.path() / "far/file") == "second");
+
+    fs::create_symlink(scratch.path() / "far/file", scratch.path() / "absolute");
+    write_text_file(scratch.path() / "absolute", "third");
+    CHECK(read_text_file(scratch.path() / "far/file") == "third");
+}
+
+TEST_CASE("links that lead in a circle are refused by name") {
+    const test::Scratch scratch;
+    const auto circle = scratch.path() / "circle";
+    fs::create_symlink("circle", circle);
+    CHECK_THROWS_AS(write_text_file(circle, "x"), ResourceError);
+    CHECK_THROWS_WITH(write_text_file(circle, "x"), Catch::Contains(circle.string()));
+    CHECK(fs::is_symlink(circle));
+}
+
+TEST_CASE("with a directory for temporaries a link is replaced") {
+    const test::Scratch scratch;
+    const auto path = scratch.path() / "a", other = scratch.path() / "other";
+    write_text_file(other, "old");
+    fs::create_symlink("other", path);
+    AtomicFile f(path, true, scratch.path());
+    f.write("new");
+    f.commit();
+    CHECK(read_text_file(path) == "new");
+    CHECK(read_text_file(other) == "old");
 }
 
 TEST_CASE("what is not a readable file is refused by name") {

@@ -242,6 +242,12 @@ class Prompts(WithModel):
         self.fails(*arguments, saying=("in.jsonl:1", "the prompt is empty"))
         self.assertEqual(run(*arguments, "--skip-invalid")[0], 1)
 
+    def test_a_prompt_without_tokens_is_not_written(self):
+        model = self.model("{{ messages[0].content | replace('q', '') }}")
+        arguments = ("prompts", "--model", model, "--prompts", self.lines("q", "a"), "--out", self.out)
+        self.assertIn("(left out: 1 without tokens)", run(*arguments)[1])
+        self.assertEqual(read_lines(self.out), [{"input_ids": spell("a"), "id": "in:2"}])
+
     def test_system(self):
         got = self.prompts("q", more=("--system", "s"))
         self.assertEqual(

@@ -2,8 +2,10 @@
 
 import json
 import os
+import stat
 import tempfile
 import unittest
+import unittest.mock
 
 from tiny_model import chat, chat_shapes, json_lines, read_lines, run, write_lines
 
@@ -62,6 +64,14 @@ class Assemble(InFolder):
         run("assemble", "--prompts", source, "--out", self.out, "--keep-unsupervised")
         self.assertEqual([r["id"] for r in read_lines(self.out)], ["a", "b", "c"])
 
+    def test_a_conversation_without_tokens_is_never_written(self):
+        empty = {"id": "b", "input_ids": [], "prompt_tokens": 0, "finish": "stop"}
+        source = self.lines(self.ROLLOUT, empty)
+        for more in ((), ("--keep-unsupervised",)):
+            _, said, _ = run("assemble", "--prompts", source, "--out", self.out, "--json", *more)
+            self.assertEqual([r["id"] for r in read_lines(self.out)], ["a"])
+            self.assertEqual(json.loads(said)["left_out"], {"without tokens": 1})
+
     def test_cut_before_the_answer_supervises_nothing(self):
         source = self.lines(self.ROLLOUT)
         self.fails(
@@ -109,17 +119,30 @@ class Assemble(InFolder):
             "assemble", "--prompts", source, "--out", self.path("none/out"), saying="cannot be written"
         )
         self.fails("assemble", "--prompts", source, "--out", source, saying="is the input, too")
-        self.fails("assemble", "--prompts", source, "--out", self.folder, saying="is a directory")
+        for name in (self.folder, self.path("none/"), ""):
+            self.fails("assemble", "--prompts", source, "--out", name, saying="is a directory")
         self.fails("assemble", "--prompts", self.path("absent"), "--out", self.out, saying="cannot be read")
 
-    def test_only_files_are_replaced(self):
+    def test_output_that_is_no_regular_file(self):
+        source, pipe = self.lines(self.ROLLOUT), self.path("pipe")
+        os.mkfifo(pipe)
+        os.symlink("pipe", self.path("link"))
+        os.symlink("circle", self.path("circle"))
+        for name in ("pipe", "link", "circle"):
+            self.fails(
+                "assemble", "--prompts", source, "--out", self.path(name), saying=(name, "is no regular file")
+            )
+        self.assertTrue(stat.S_ISFIFO(os.stat(pipe).st_mode))
+
+    def test_output_behind_a_link(self):
         source = self.lines(self.ROLLOUT)
-        os.mkfifo(self.path("pipe"))
-        self.fails("assemble", "--prompts", source, "--out", self.path("pipe"), saying="is no regular file")
-        os.symlink("there.jsonl", self.path("link"))
-        run("assemble", "--prompts", source, "--out", self.path("link"))
-        self.assertTrue(os.path.islink(self.path("link")))
-        self.assertEqual(len(read_lines(self.path("there.jsonl"))), 1)
+        os.mkdir(self.path("far"))
+        os.symlink("far/file", self.path("link"))
+        for _ in ("of nothing yet", "of a file"):
+            self.assertEqual(run("assemble", "--prompts", source, "--out", self.path("link"))[0], 0)
+            self.assertTrue(os.path.islink(self.path("link")))
+            self.assertEqual(len(read_lines(self.path("far/file"))), 1)
+            self.assertEqual(os.listdir(self.path("far")), ["file"])
 
     def test_an_error_leaves_the_old_file(self):
         source = self.lines(self.ROLLOUT)
@@ -141,6 +164,25 @@ class Assemble(InFolder):
             "line",
         )
         self.assertEqual([r["id"] for r in read_lines(self.out)], ["in:1", "in:2"])
+
+
+class Stopped(InFolder):
+    """An interrupt where `place` of the program is reached."""
+
+    def stopped_at(self, place):
+        source = self.lines(Assemble.ROLLOUT)
+        with unittest.mock.patch(place, side_effect=KeyboardInterrupt):
+            code, _, said = run("assemble", "--prompts", source, "--out", self.out)
+        self.assertEqual(code, 1)
+        return said
+
+    def test_before_the_file_appears(self):
+        self.assertEqual(self.stopped_at("rollouts.keep"), "stopped: nothing was written\n")
+        self.assertFalse(os.path.exists(self.out))
+
+    def test_behind_that(self):
+        self.assertEqual(self.stopped_at("rollouts.report"), "stopped\n")
+        self.assertEqual(len(read_lines(self.out)), 1)
 
 
 class Stats(InFolder):
@@ -188,6 +230,7 @@ class Usage(unittest.TestCase):
             ("encode",),
             ("stats",),
             ("stats", "a", "--no-such"),
+            ("decode", "--model", "m", "--in", "f", "--json"),
             ("assemble", "--prompts", "a", "--out", "b", "--max-len", "0"),
             ("self-prompt", "--model", "m", "--out", "o"),
             ("self-prompt", "--model", "m", "--out", "o", "--count", "1", "--from", "f"),
@@ -216,12 +259,6 @@ class Shapes(unittest.TestCase):
         ]:
             self.assertEqual(chat_shapes.to_messages(record, "x"), self.WANT)
 
-    def test_a_system_message_beside_a_prompt_counts(self):
-        want = self.WANT[:2]
-        for record in [{"system": "s", "prompt": "q"}, {"system": "s", "prompt": want[1:]}, {"prompt": want}]:
-            self.assertEqual(chat_shapes.to_prompt(record, "x"), want)
-        self.assertEqual(chat_shapes.to_prompt({"prompt": "q"}, "x"), want[1:])
-
     def test_what_is_none(self):
         for record in [
             {},
@@ -246,6 +283,11 @@ class Shapes(unittest.TestCase):
             ("q", chat("q")),
             ({"prompt": "q"}, chat("q")),
             ({"prompt": chat("q")}, chat("q")),
+            ({"system": "s", "prompt": "q"}, chat("q", system="s")),
+            ({"system": "s", "prompt": chat("q", "a")}, chat("q", system="s")),
+            ({"system": "other", "prompt": chat("q", system="s")}, chat("q", system="s")),
+            ({"system": "s", "messages": chat("q", "a")}, chat("q", system="s")),
+            ({"system": "", "prompt": "q"}, chat("q")),
             ({"messages": chat("q", "a")}, chat("q")),
             ({"messages": chat("q", "a", "r")}, chat("q", "a", "r")),
             ({"messages": chat("q", "a", "r", "b", system="s")}, chat("q", "a", "r", system="s")),
@@ -255,6 +297,8 @@ class Shapes(unittest.TestCase):
             "",
             " ",
             {"prompt": 1},
+            {"prompt": {"prompt": "q"}},
+            {"system": 1, "prompt": "q"},
             {"messages": chat("q", "a")[1:]},
             {"messages": chat(system="s")},
             {},

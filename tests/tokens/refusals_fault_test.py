@@ -5,7 +5,7 @@ import unittest
 
 import tiny_model
 from chats_test import WithModel
-from tiny_model import BYTE, CHATML, chat, write_json
+from tiny_model import BYTE, CHATML, chat, tokenizers, write_json
 
 
 class Refused(WithModel):
@@ -73,6 +73,28 @@ class Refused(WithModel):
         model = self.model(CHATML.replace("m.role +", "m.role + m.mood | string +"))
         self.refuses(model, {"messages": [{**m, "mood": "\ud800"} for m in chat("q", "a")]}, half)
 
+    def words_model(self, end):
+        """Knows q, a and <|im_end|>, and fails on anything else; the template writes `end` behind each text."""
+        model = self.model("{% for m in messages %}{{ m.content + ' " + end + " ' }}{% endfor %}")
+        words = {"q": 10, "a": 11, "<|im_end|>": tiny_model.IM_END}
+        tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]"))
+        tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+        tokenizer.save(os.path.join(model, "tokenizer.json"))
+        return model
+
+    def test_a_tokenizer_that_fails_on_a_text(self):
+        model = self.words_model("<|im_end|>")
+        known, unknown = ({"messages": chat("q", a)} for a in ("a", "unheard"))
+        self.refuses(model, unknown, ("in.jsonl:2: the tokenizer fails", "Leave this text out"))
+        got = self.encoded(model, [known, unknown, known], "--skip-invalid", "--ids", "line")
+        ids = [10, tiny_model.IM_END, 11, tiny_model.IM_END]
+        self.assertEqual(got, 2 * [{"input_ids": ids, "loss_mask": [0, 0, 1, 1]}])
+        self.assertIn("1 invalid", self.said)
+
+    def test_a_tokenizer_that_fails_on_the_template(self):
+        model = self.words_model("<end>")
+        self.fails("info", "--model", model, saying="tokenizer_config.json: the tokenizer fails")
+
     def test_directories_that_are_no_model(self):
         source = self.lines({"messages": chat("q", "a")})
         encode = ("encode", "--conversations", source, "--out", self.out, "--model")
@@ -86,7 +108,8 @@ class Refused(WithModel):
             self.model(added_tokens_decoder={"9": {"content": "<|eot|>"}}),
             saying="'<|eot|>' is token 9",
         )
-        self.fails(*encode, self.model(added_tokens_decoder={"x": 1}), saying="'added_tokens_decoder'")
+        for listed in ({"x": 1}, {"0": {"content": 5}}, {"0": {"content": "\ud800"}}):
+            self.fails(*encode, self.model(added_tokens_decoder=listed), saying="'added_tokens_decoder'")
         write_json(os.path.join(self.model(), "config.json"), {"vocab_size": BYTE + 97})
         self.fails(*encode, self.path("model"), saying=("the model has 107", "in.jsonl:1"))
         for name in ("tokenizer_config.json", "tokenizer.json"):

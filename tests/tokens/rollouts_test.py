@@ -72,6 +72,33 @@ class SelfPrompt(WithModel):
         template = "{% for m in messages %}{{ '<|head|> ' + m.content }}{% endfor %}"
         self.assertEqual(self.first(template=template)[0]["input_ids"], spell("<|head|>"))
 
+    def test_it_says_how_to_sample(self):
+        model = self.model(HEADERS)  # ends turns with a token that no config names
+        write_json(os.path.join(model, "generation_config.json"), {"eos_token_id": [IM_END, SIZE]})
+        arguments = ("self-prompt", "--model", model, "--out", self.out, "--count", 9)
+        code, said, _ = run(*arguments)
+        first, then = said.splitlines()
+        self.assertEqual(code, 0)
+        self.assertIn(f"eyas rollout --temperature 1 --stop-ids {IM_END},{EOT} --model {model} ", then)
+        self.assertIn(f"--prompts {self.out} ", then)
+        self.assertIn(json.dumps("<|begin|><|head|>user<|/head|>\n\n"), first)
+        self.assertEqual(
+            json.loads(run(*arguments, "--json")[1]),
+            {
+                "prompts": 1,
+                "repeat": 9,
+                "stop_ids": [IM_END, EOT],
+                "text": "<|begin|><|head|>user<|/head|>\n\n",
+            },
+        )
+
+    def test_a_model_that_never_stops(self):
+        template = "{% for m in messages %}{{ m.role + ': ' + m.content + ' ' }}{% endfor %}"
+        arguments = ("self-prompt", "--model", self.model(template, eos="<none>"), "--out", self.out)
+        self.fails(*arguments, "--count", 9, saying=("no token ends a turn", "generation_config.json"))
+        source = write_lines(self.path("sampled.jsonl"), self.sampled("q<|im_end|>"))
+        self.fails(*arguments, "--from", source, saying="no token ends a turn")
+
     def sampled(self, *texts, finish="stop", head=HEAD):
         ids = [(spell(head), spell(t)) for t in texts]
         return [
@@ -190,6 +217,10 @@ class Decode(WithModel):
         self.fails(*arguments, saying=("in.jsonl:2", f"{SIZE} is no token"))
         self.lines({"input_ids": spell("q")})
         self.fails(*arguments, "--generated-only", saying=("in.jsonl:1", "no array 'loss_mask'"))
+        for mask in ([1], [0, 1, 1]):
+            self.lines({"input_ids": spell("qa"), "loss_mask": mask})
+            saying = ("in.jsonl:1", f"2 input_ids but {len(mask)} loss_mask entries")
+            self.fails(*arguments, "--generated-only", saying=saying)
 
 
 del WithModel  # its own cases run in their file

@@ -101,11 +101,32 @@ class Stopped(WithModel):
         self.ends(process, "a worker process ended")
 
 
-class ReaderGone(WithModel):
-    def test_decode_into_a_closed_pipe(self):
-        source = write_lines(self.path("in.jsonl"), [{"input_ids": spell("text" * 50)}] * 2000)
+class StandardOutput(WithModel):
+    def decode(self, lines, **options):
+        source = write_lines(self.path("in.jsonl"), [{"input_ids": spell("text" * 50)}] * lines)
         arguments = [sys.executable, PROGRAM, "decode", "--model", self.model(), "--in", source]
-        process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            arguments, **{"stdout": subprocess.PIPE, **options}, stderr=subprocess.PIPE, text=True
+        )
+
+    def test_a_full_disk(self):
+        for lines in (1, 2000):  # found out at the end, and on the way
+            with open("/dev/full", "w") as full:
+                process = self.decode(lines, stdout=full)
+                said = process.communicate(timeout=120)[1]
+            self.assertEqual(process.returncode, 1)
+            want = "error: standard output: cannot be written (No space left on device). Send it to a place with room\n"
+            self.assertEqual(said, want)
+
+    def test_stopped_when_something_was_printed(self):
+        process = self.decode(20000)
+        self.assertIn("text", process.stdout.readline())
+        process.send_signal(signal.SIGINT)
+        self.assertEqual(process.communicate(timeout=120)[1], "stopped\n")
+        self.assertEqual(process.returncode, 1)
+
+    def test_decode_into_a_closed_pipe(self):
+        process = self.decode(2000)
         self.assertIn("text", process.stdout.readline())
         process.stdout.close()
         self.assertEqual((process.wait(timeout=120), process.stderr.read()), (1, ""))

@@ -60,8 +60,13 @@ def to_messages(record, where):
     if not isinstance(turns, list) or not turns:
         raise BadRecord("holds no messages", where, f"Write {SHAPES}")
     messages = [to_message(turn, where) for turn in turns]
-    beside = record.get("system") if isinstance(record, dict) else None  # some keep it beside the turns
-    return with_system(messages, text_of(beside, where) if beside else None)
+    return with_system(messages, system_beside(record, where))
+
+
+def system_beside(record, where):
+    """The system message that some keep beside the turns or the prompt, or None."""
+    beside = record.get("system") if isinstance(record, dict) else None
+    return text_of(beside, where) if beside else None
 
 
 def with_system(messages, system):
@@ -74,15 +79,14 @@ def with_system(messages, system):
 def to_prompt(record, where):
     """The messages up to the turn that is to be answered: of a string, {"prompt": string or messages} or a chat,
     which is cut before its last assistant turn where it does not end with a user's."""
-    system = None
+    system = system_beside(record, where)
     if isinstance(record, dict) and record.get("prompt") is not None:
-        system = text_of(record["system"], where) if record.get("system") else None
         record = record["prompt"]
     if isinstance(record, str):
         if not record.strip():
             raise BadRecord("the prompt is empty", where, "Write what a user would")
         return with_system([{"role": "user", "content": text_of(record, where)}], system)
-    messages = with_system(to_messages(record, where), system)
+    messages = to_messages(record, where)
     if messages[-1]["role"] in ("system", "developer", "assistant"):
         answers = [i for i, m in enumerate(messages) if m["role"] == "assistant"]
         messages = messages[: answers[-1]] if answers else []
@@ -90,4 +94,4 @@ def to_prompt(record, where):
         raise BadRecord(
             "no user turn is left to be answered", where, "Let a user's message come before the answer"
         )
-    return messages
+    return with_system(messages, system)

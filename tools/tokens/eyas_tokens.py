@@ -24,7 +24,7 @@ import chat_shapes
 import from_text
 import look
 import rollouts
-from json_lines import TokensError
+from json_lines import StoppedInTime, TokensError, say
 
 LOSS_MASK = """The loss mask is 1 on an assistant's tokens, its end-of-turn token included. Answers are taken from the
 template's own {% generation %} marks, as they are, where it has them; else by rendering the chat up to each answer,
@@ -102,7 +102,7 @@ def add_conversations(parser):
     )
 
 
-def sub(parsers, name, run, what, more=None):
+def sub(parsers, name, run, what, more=None, figures=True):
     parser = parsers.add_parser(
         name,
         help=what,
@@ -112,7 +112,8 @@ def sub(parsers, name, run, what, more=None):
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(run=run)
-    parser.add_argument("--json", action="store_true", help="print figures as one JSON object")
+    if figures:
+        parser.add_argument("--json", action="store_true", help="print figures as one JSON object")
     return parser
 
 
@@ -201,6 +202,7 @@ def make_parser():
         "decode",
         look.decode,
         'Token ids to text, special tokens included: {"id", "text"}, one a line',
+        figures=False,
     )
     add_model(p)
     p.add_argument("--in", dest="input", required=True, metavar="FILE", help='lines with "input_ids"')
@@ -225,24 +227,36 @@ def stopped(*_):
     raise KeyboardInterrupt
 
 
+def drop_unwritten():
+    """Lets go of what standard output does not take, which Python would try, and complain of, once more at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main(arguments=None):
     options = make_parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, stopped)
     try:
         options.run(options)
-        sys.stdout.flush()
+        say(end="", flush=True)
     except TokensError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except StoppedInTime:
         print("stopped: nothing was written", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
         return 1
     except MemoryError:
         print("error: memory: not enough. Give shorter lines or fewer workers", file=sys.stderr)
         return 1
     except BrokenPipeError:  # whoever read our output has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    finally:
+        drop_unwritten()
     return 0
 
 

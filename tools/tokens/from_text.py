@@ -105,6 +105,9 @@ def prompts(options):
     totals, spelled, written, tokens = Totals(), 0, 0, 0
     with Output(options.out, [options.prompts]) as out:
         for name, (ids, spells) in results(options.prompts, options, prompt_line, totals):
+            if not ids:  # eyas refuses a file with such a line
+                totals.leave_out("without tokens")
+                continue
             if options.max_len is not None and len(ids) > options.max_len:
                 totals.leave_out("longer than --max-len")
                 continue

@@ -71,22 +71,38 @@ def compact(record):
     return json.dumps(record, ensure_ascii=False, separators=(",", ":"))
 
 
+def say(text="", end="\n", flush=False):
+    """A line on standard output. BrokenPipeError where its reader has enough."""
+    try:
+        print(text, end=end, flush=flush)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise TokensError(
+            f"cannot be written ({error.strerror})", "standard output", "Send it to a place with room"
+        ) from None
+
+
+class StoppedInTime(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM before the output file appeared."""
+
+
 class Output:
     """A text file that appears by one rename when its `with` block ends without an exception, and not at all
-    otherwise. An existing file of that name is replaced then."""
+    otherwise. An existing file of that name is replaced then, or where the name is a link, what that points to."""
 
     def __init__(self, path, inputs=()):
-        self.path = path
+        self.path, self.target = path, os.path.realpath(path)
         for source in inputs:
             if os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source):
                 raise TokensError("is the input, too", f"--out {path}", "Name another file")
-        if os.path.isdir(path):
+        if os.path.isdir(path) or not os.path.basename(path):
             raise TokensError("is a directory", f"--out {path}", "Name a file")
-        path = os.path.realpath(path)  # what a link points to is replaced, not the link
-        if os.path.exists(path) and not os.path.isfile(path):
-            raise TokensError("is no regular file and would be replaced by one", f"--out {path}", "Name a file")
-        self.target = path
-        self.temporary = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{os.getpid()}.tmp")
+        # A rename would put a file in the place of a device; a link that is still one leads in a circle.
+        if not os.path.isfile(path) and (os.path.exists(path) or os.path.lexists(self.target)):
+            raise TokensError("is no regular file", f"--out {path}", "Name a file")
+        folder, name = os.path.split(self.target)
+        self.temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
 
     def __enter__(self):
         try:
@@ -117,6 +133,8 @@ class Output:
                 pass  # what was buffered does not matter: the file goes
             if os.path.exists(self.temporary):
                 os.unlink(self.temporary)
+        if kind is KeyboardInterrupt:
+            raise StoppedInTime
 
     def refused(self, error):
         return TokensError(

@@ -2,8 +2,8 @@
 
 import json
 
-from json_lines import BadRecord, Output, compact, integers, numbered_lines, own_id, read_object
-from shared import check_known, open_model, read_rollout, report
+from json_lines import Output, compact, integers, numbered_lines, own_id, read_object, say
+from shared import check_known, ids_and_mask, open_model, read_rollout, report
 from totals import Totals
 
 
@@ -15,8 +15,7 @@ def decode_line(model, line, where, generated_only):
         _, ids, count = read_rollout(line, where)
         ids = ids[count:]
     elif generated_only:
-        mask = integers(record, "loss_mask", where, high=1)
-        ids = [i for i, m in zip(ids, mask) if m]
+        ids = [i for i, m in zip(*ids_and_mask(record, where)) if m]
     text = model.tokenizer.decode(ids, skip_special_tokens=False)
     name = own_id(record, where)
     return {"text": text} if name is None else {"id": name, "text": text}
@@ -31,7 +30,7 @@ def decode(options):
 
     if options.out is None:
         for record in records():
-            print(compact(record))
+            say(compact(record))
         return
     with Output(options.out, [options.input]) as out:
         for record in records():
@@ -42,18 +41,11 @@ def stats(options):
     totals = Totals()
     for number, line in numbered_lines(options.file):
         where = f"{options.file}:{number}"
-        record = read_object(line, where)
-        ids, mask = integers(record, "input_ids", where), integers(record, "loss_mask", where, high=1)
-        if len(ids) != len(mask):
-            raise BadRecord(
-                f"{len(ids)} input_ids but {len(mask)} loss_mask entries",
-                where,
-                "Give one mask entry per token",
-            )
+        _, mask = ids_and_mask(read_object(line, where), where)
         totals.add(mask)
     report(totals, options)
     totals.require_supervision(options.file)
 
 
 def info(options):
-    print(json.dumps(open_model(options).info(), ensure_ascii=False, indent=None if options.json else 2))
+    say(json.dumps(open_model(options).info(), ensure_ascii=False, indent=None if options.json else 2))

@@ -8,7 +8,7 @@ import os
 import re
 
 from chat_template import REQUIREMENTS, ChatTemplate, RefusedError
-from json_lines import TokensError, whole_text
+from json_lines import BadRecord, TokensError, whole_text
 
 try:
     import tokenizers
@@ -102,6 +102,8 @@ class ModelTokens:
         listed = self.config.get("added_tokens_decoder") or {}
         try:
             listed = sorted((int(i), token["content"], token) for i, token in listed.items())
+            for _, content, _ in listed:
+                content.encode("utf-8")  # neither a number nor half a surrogate pair
         except (AttributeError, KeyError, TypeError, ValueError):
             raise TokensError(
                 "'added_tokens_decoder' is not {id: {\"content\": …}}", path, "Fetch the file again"
@@ -171,17 +173,32 @@ class ModelTokens:
             )
         except (NoTemplateError, RefusedError):
             return None
-        behind = self.tokenizer.encode(text[text.rfind(PROBE) + len(PROBE) :], add_special_tokens=False).ids
-        return next((i for i in behind if i in self.special or i in self._eos), None)
+        try:
+            behind = self._encoding(text[text.rfind(PROBE) + len(PROBE) :], self.template.name)
+        except BadRecord as error:  # no line's fault
+            raise TokensError(*error.args) from None
+        return next((i for i in behind.ids if i in self.special or i in self._eos), None)
 
     @functools.cached_property
     def stop_ids(self):
         """Every token that ends what a model writes, ascending."""
         return sorted((self._eos | {self.end_of_turn}) - {None})
 
+    def _encoding(self, text, where):
+        text = whole_text(text, where)
+        try:
+            return self.tokenizer.encode(text, add_special_tokens=False)
+        except Exception as error:  # the package has no type of its own for it
+            said = re.sub(r"\s+", " ", str(error))[:120]
+            raise BadRecord(
+                f"the tokenizer fails ({said})",
+                where,
+                f"Leave this text out, or take a tokenizer that knows all of it ({self.path})",
+            ) from None
+
     def encode(self, text, where):
         """ids and (begin, end) in characters of each token. Nothing is put around the text."""
-        encoding = self.tokenizer.encode(whole_text(text, where), add_special_tokens=False)
+        encoding = self._encoding(text, where)
         if self.model_vocab_size is not None and encoding.ids and max(encoding.ids) >= self.model_vocab_size:
             raise TokensError(
                 f"token {max(encoding.ids)}, but the model has {self.model_vocab_size} (config.json)",

@@ -1,15 +1,40 @@
 """self-prompt and assemble: before eyas rollout and behind it."""
 
 import json
+import shlex
 
-from json_lines import Ids, Output, TokensError, numbered_lines, own_id
+from json_lines import Ids, Output, TokensError, compact, numbered_lines, own_id, say
 from shared import check_known, keep, open_model, read_rollout, report, report_prompts, require_prompts
 from supervision import shifted
 from totals import Totals
 
 
+def require_stops(model):
+    """The tokens by which the model may end what it writes as a user, ascending."""
+    size = model.model_vocab_size
+    stops = [i for i in model.stop_ids if size is None or i < size]
+    if not stops:
+        raise TokensError(
+            "no token ends a turn, so that sampled prompts would never end",
+            model.folder,
+            "Name one as eos_token_id in generation_config.json, or give a template with --chat-template FILE "
+            "that writes a special token behind a text",
+        )
+    return stops
+
+
+def say_what_to_sample(model, stops, before, options):
+    if options.json:
+        say(compact({"prompts": 1, "repeat": options.count, "stop_ids": stops, "text": before}))
+        return
+    named = ("--model", shlex.quote(model.folder), "--prompts", shlex.quote(options.out), "--out FILE")
+    say(f"prompts  1, to be sampled {options.count} times: {json.dumps(before, ensure_ascii=False)}")
+    say(f"next     eyas rollout --temperature 1 --stop-ids {','.join(map(str, stops))} {' '.join(named)}")
+
+
 def self_prompt(options):
     model = open_model(options)
+    stops = require_stops(model)
     before, behind = model.around_user_text(options.system)
     if options.source is not None:
         return finish_self_prompts(model, behind, options)
@@ -27,9 +52,7 @@ def self_prompt(options):
         )
     with Output(options.out) as out:
         out.write({"input_ids": alone[:same], "repeat": options.count, "id": "self-prompt"})
-    print(
-        f"prompts  1, to be sampled {options.count} times until token {model.end_of_turn}: {json.dumps(before)}"
-    )
+    say_what_to_sample(model, stops, before, options)
 
 
 def user_turn(model, record, ids, count, where):

@@ -1,6 +1,6 @@
 """What several sub-commands need: opening a model, reading sampled lines, counting, saying what was done."""
 
-from json_lines import BadRecord, TokensError, compact, integers, read_object
+from json_lines import BadRecord, TokensError, compact, integers, read_object, say
 from model_tokens import ModelTokens
 
 
@@ -10,6 +10,9 @@ def open_model(options):
 
 def keep(totals, mask, options):
     """Counts a conversation, and says whether it is to be written."""
+    if not mask:  # eyas refuses a file with such a line
+        totals.leave_out("without tokens")
+        return False
     if 1 not in mask and not options.keep_unsupervised:
         totals.leave_out("without supervision")
         return False
@@ -18,7 +21,7 @@ def keep(totals, mask, options):
 
 
 def report(totals, options):
-    print(compact(totals.as_json()) if options.json else totals.text())
+    say(compact(totals.as_json()) if options.json else totals.text())
 
 
 def require_prompts(written, totals, path):
@@ -30,9 +33,9 @@ def require_prompts(written, totals, path):
 
 def report_prompts(written, tokens, totals, options):
     if options.json:
-        print(compact({"prompts": written, "tokens": tokens, "left_out": totals.left_out}))
+        say(compact({"prompts": written, "tokens": tokens, "left_out": totals.left_out}))
     else:
-        print(f"prompts  {written}, {tokens} tokens{totals.left_out_text()}")
+        say(f"prompts  {written}, {tokens} tokens{totals.left_out_text()}")
 
 
 def check_known(model, ids, where):
@@ -43,6 +46,16 @@ def check_known(model, ids, where):
                 where,
                 "Give the model that the ids were made with",
             )
+
+
+def ids_and_mask(record, where):
+    """The input_ids of a conversation and its loss_mask, which has an entry for each."""
+    ids, mask = integers(record, "input_ids", where), integers(record, "loss_mask", where, high=1)
+    if len(ids) != len(mask):
+        raise BadRecord(
+            f"{len(ids)} input_ids but {len(mask)} loss_mask entries", where, "Give one mask entry per token"
+        )
+    return ids, mask
 
 
 def read_rollout(line, where):

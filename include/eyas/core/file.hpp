@@ -108,6 +108,32 @@ inline bool rename_new(const std::filesystem::path& from, const std::filesystem:
     if (::rename(from.c_str(), to.c_str()) != 0) throw_errno("cannot rename to", to);
     return true;  // a file system that knows neither: what comes in between is replaced
 }
+
+/// The name that a chain of symbolic links ends with, which may be of nothing yet; `path` itself
+/// where it is no link.
+inline std::filesystem::path behind_links(std::filesystem::path path) {
+    const auto first = path;
+    std::error_code e;
+    for (int links = 0; std::filesystem::is_symlink(path, e); ++links) {
+        if (links == 40)  // as many as Linux follows
+            throw ResourceError("its links lead nowhere", first.string(), "Name a file");
+        const auto target = std::filesystem::read_symlink(path, e);
+        if (e)
+            throw ResourceError("cannot read the link: " + e.message(), path.string(),
+                                "Name a file");
+        path = path.parent_path() / target;  // the target alone, where that is absolute
+    }
+    return path;
+}
+
+/// Throws where a rename to `path` would put a file in the place of a device, a pipe or the like.
+inline void refuse_if_not_regular(const std::filesystem::path& path) {
+    std::error_code e;
+    const auto status = std::filesystem::symlink_status(path, e);
+    if (std::filesystem::exists(status) && !std::filesystem::is_regular_file(status))
+        throw ResourceError("there is something that is not a regular file", path.string(),
+                            "Name a file");
+}
 }  // namespace detail
 
 /// A whole file mapped read-only. Copies share the mapping; views into it live as long as any copy.
@@ -155,11 +181,17 @@ private:
 class AtomicFile {
 public:
     /// `durable` false leaves out both syncs (tests, scratch data). `directory`: where the
-    /// temporary is, on the same file system; beside `path` where empty.
+    /// temporary is, on the same file system; where empty, it is beside `path`, and where `path` is
+    /// a symbolic link, what that points to is written. Throws ResourceError where `path` is there
+    /// and no regular file.
     explicit AtomicFile(std::filesystem::path path, bool durable = true,
                         const std::filesystem::path& directory = {})
         : path_(std::move(path)), durable_(durable) {
         static std::atomic<unsigned> counter{0};
+        if (directory.empty()) {  // else links are others' work, and are replaced as files are
+            path_ = detail::behind_links(path_);
+            detail::refuse_if_not_regular(path_);
+        }
         do {  // a name may be taken by what a killed process of the same number left
             temporary_ = (directory.empty() ? path_ : directory / path_.filename());
             temporary_ += ".tmp-" + std::to_string(::getpid()) + "-" + std::to_string(counter++);

@@ -174,8 +174,10 @@ public:
     void set_credential_record(const std::string& record) {
         const std::lock_guard guard(mutex_);
         DirectoryIndex::Lock lock(index_);  // of several that open it first, one is the owner
-        if (!credential_record() && index_.objects().empty() && index_.shards().empty())
-            write_text_file(dir_ / credential_name, record + "\n");
+        if (credential_record() || !index_.objects().empty() || !index_.shards().empty()) return;
+        AtomicFile file(dir_ / credential_name, true, dir_);  // a link there is not followed
+        file.write(record + "\n");
+        file.commit();
     }
 
 private:
