@@ -30,6 +30,28 @@ public:
     }
 
 private:
+    /// Takes what an earlier attempt left beside the manifest away, once this one is not refused.
+    template <class S>
+    struct AnnouncedStore : FeatureStore<S> {
+        using FeatureStore<S>::FeatureStore;
+        void begin(std::int64_t prompts) {
+            FeatureStore<S>::begin(prompts);
+            if (!handshake.manifest.empty()) handshake.begin();
+            begun = true;
+        }
+        /// Who waits for the manifest or the stream is told; of another rollout's manifest nothing.
+        void failed(const std::string& reason) {
+            if (begun && !handshake.manifest.empty()) handshake.failed(reason);
+            try {
+                if (!this->stream().finished()) this->stream().fail(reason);
+            } catch (const Error& e) {
+                std::fprintf(stderr, "the failure was not marked: %s\n", e.what());
+            }
+        }
+        ManifestHandshake handshake;
+        bool begun = false;
+    };
+
     void add_sampling() {
         app_.add_option("--temperature", options_.sampling.temperature,
                         "0: the most probable token")
@@ -94,6 +116,7 @@ private:
         options_.stop_ids = stop_ids_.empty() ? default_stop_ids(model_) : stop_ids_;
         options_.capture = !features_.empty() || !store_.uri.empty();
         options_.stop = &stop_requested();
+        options_.check(weights.config().vocab_size);
         TargetModel<Cpu> model(weights,
                                {options_.capture ? layers_ : std::vector<std::int64_t>{0}});
         if (!features_.empty()) {
@@ -111,31 +134,20 @@ private:
     OrderedJson put(TargetModel<Cpu>& model, const TargetNames& names,
                     const std::vector<Prompt>& prompts, S& store) {
         ingest_.vocab_size = model.config().vocab_size;
-        FeatureStore<S> features(model, store,
-                                 stream_.empty() ? manifest_ + ".refs.jsonl" : stream_,
-                                 {.producer = "eyas rollout"}, ingest_, names);
-        const ManifestHandshake handshake{manifest_};
-        if (!manifest_.empty()) handshake.begin();
+        AnnouncedStore<S> features(model, store,
+                                   stream_.empty() ? manifest_ + ".refs.jsonl" : stream_,
+                                   {.producer = "eyas rollout"}, ingest_, names);
+        features.handshake.manifest = manifest_;
         try {
             auto result = answer(model, prompts, features);
             if (!manifest_.empty() && features.stream().finished()) {
                 write_manifest(manifest_, features.manifest());
-                handshake.done();
+                features.handshake.done();
             }
             return result;
         } catch (const std::exception& e) {
-            if (!manifest_.empty()) handshake.failed(e.what());
-            mark_failed(features.stream(), e.what());
+            features.failed(e.what());
             throw;
-        }
-    }
-
-    /// Who waits for the stream is told.
-    static void mark_failed(ManifestStreamWriter& stream, const std::string& reason) {
-        try {
-            if (!stream.finished()) stream.fail(reason);
-        } catch (const Error& e) {
-            std::fprintf(stderr, "the failure was not marked: %s\n", e.what());
         }
     }
 
@@ -160,7 +172,7 @@ private:
             static_cast<long long>(n.cut), static_cast<long long>(r.reused),
             r.stopped ? "; stopped early, run it again to go on" : "");
         if (options_.capture && r.statistics.unsupervised_samples > 0)
-            std::printf("%lld answers have no supervised token and no features\n",
+            std::printf("%lld answers have no supervised token and need no features\n",
                         static_cast<long long>(r.statistics.unsupervised_samples));
         return {{"out", out_},
                 {"prompts", total},
