@@ -33,7 +33,10 @@ private:
     OrderedJson run() override {
         // Before all that takes time: it may be of an earlier capture of fewer conversations, and
         // who takes files while they come would believe it.
-        std::filesystem::remove(capture_done_file(out_));
+        if (std::filesystem::exists(capture_done_file(out_))) {
+            const auto mine = lock_capture_directory(out_);
+            std::filesystem::remove(capture_done_file(out_));
+        }
         const HfWeights weights(model_);
         limits_.vocab_size = weights.config().vocab_size;
         limits_.positions = longest_sequence(weights.config());

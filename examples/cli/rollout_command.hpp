@@ -30,6 +30,28 @@ public:
     }
 
 private:
+    /// Takes what an earlier attempt left beside the manifest away, once this one is not refused.
+    template <class S>
+    struct AnnouncedStore : FeatureStore<S> {
+        using FeatureStore<S>::FeatureStore;
+        void begin(std::int64_t prompts) {
+            FeatureStore<S>::begin(prompts);
+            if (!handshake.manifest.empty()) handshake.begin();
+            begun = true;
+        }
+        /// Who waits for the manifest or the stream is told; of another rollout's manifest nothing.
+        void failed(const std::string& reason) {
+            if (begun && !handshake.manifest.empty()) handshake.failed(reason);
+            try {
+                if (!this->stream().finished()) this->stream().fail(reason);
+            } catch (const Error& e) {
+                std::fprintf(stderr, "the failure was not marked: %s\n", e.what());
+            }
+        }
+        ManifestHandshake handshake;
+        bool begun = false;
+    };
+
     void add_sampling() {
         app_.add_option("--temperature", options_.sampling.temperature,
                         "0: the most probable token")
@@ -112,52 +134,20 @@ private:
     OrderedJson put(TargetModel<Cpu>& model, const TargetNames& names,
                     const std::vector<Prompt>& prompts, S& store) {
         ingest_.vocab_size = model.config().vocab_size;
-        FeatureStore<S> features(model, store,
-                                 stream_.empty() ? manifest_ + ".refs.jsonl" : stream_,
-                                 {.producer = "eyas rollout"}, ingest_, names);
-        const ManifestHandshake handshake{manifest_};
-        Announced<S> announced{features, handshake};
+        AnnouncedStore<S> features(model, store,
+                                   stream_.empty() ? manifest_ + ".refs.jsonl" : stream_,
+                                   {.producer = "eyas rollout"}, ingest_, names);
+        features.handshake.manifest = manifest_;
         try {
-            auto result = answer(model, prompts, announced);
+            auto result = answer(model, prompts, features);
             if (!manifest_.empty() && features.stream().finished()) {
                 write_manifest(manifest_, features.manifest());
-                handshake.done();
+                features.handshake.done();
             }
             return result;
         } catch (const std::exception& e) {
-            // What a finished rollout left stays where this one is refused.
-            const bool ours = announced.ours || !std::filesystem::exists(handshake.marker(".done"));
-            if (!manifest_.empty() && ours) handshake.failed(e.what());
-            mark_failed(features.stream(), e.what());
+            features.failed(e.what());
             throw;
-        }
-    }
-
-    /// A store's features, whose manifest is under way from the moment that the answers are ours.
-    template <class S>
-    struct Announced {
-        static constexpr bool keeps_features = true;
-        FeatureStore<S>& features;
-        const ManifestHandshake& handshake;
-        bool ours = false;
-
-        void begin(std::int64_t prompts) { features.begin(prompts); }
-        void claimed() {
-            features.claimed();
-            ours = true;
-            if (!handshake.manifest.empty()) handshake.begin();
-        }
-        bool has(const GeneratedSequence& s) { return features.has(s); }
-        void take(const GeneratedSequence& s) { features.take(s); }
-        void finish() { features.finish(); }
-    };
-
-    /// Who waits for the stream is told.
-    static void mark_failed(ManifestStreamWriter& stream, const std::string& reason) {
-        try {
-            if (!stream.finished()) stream.fail(reason);
-        } catch (const Error& e) {
-            std::fprintf(stderr, "the failure was not marked: %s\n", e.what());
         }
     }
 
@@ -182,7 +172,7 @@ private:
             static_cast<long long>(n.cut), static_cast<long long>(r.reused),
             r.stopped ? "; stopped early, run it again to go on" : "");
         if (options_.capture && r.statistics.unsupervised_samples > 0)
-            std::printf("%lld answers have no supervised token and no features\n",
+            std::printf("%lld answers have no supervised token and need no features\n",
                         static_cast<long long>(r.statistics.unsupervised_samples));
         return {{"out", out_},
                 {"prompts", total},

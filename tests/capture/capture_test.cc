@@ -153,3 +153,34 @@ TEST_CASE("features of another origin are never mixed", "[capture]") {
         CHECK_FALSE(std::filesystem::exists(f.dir.path() / "new"));
     }
 }
+
+TEST_CASE("features of more conversations than there are now are found behind a gap", "[capture]") {
+    Fixture f;
+    f.capture();
+    f.talks.resize(3);
+    std::filesystem::remove(f.file(3));
+    CHECK_THROWS_WITH(f.capture(),
+                      Catch::Contains("holds more than these 3") && Catch::Contains("data_4.ckpt"));
+    CHECK(std::filesystem::exists(capture_done_file(f.out)));
+    std::filesystem::remove(f.file(4));
+    CHECK(f.capture().reused == 3);
+}
+
+TEST_CASE("a target's name is text that JSON can hold, whatever its directory is called",
+          "[capture]") {
+    const Fixture f;
+    const auto name_of = [&](const std::string& directory, const Json& in_config = {}) {
+        auto config = f.llama.config();
+        if (!in_config.is_null()) config["_name_or_path"] = in_config;
+        f.llama.write(f.dir.path() / directory, DType::F32, config);
+        return target_names(HfWeights(f.dir.path() / directory)).id;
+    };
+    CHECK(name_of("tiny") == "tiny");
+    CHECK(name_of("b\xff") == "b\xef\xbf\xbd");
+    // Two bytes each: one is cut in the middle, and left out.
+    std::string long_name = "x";
+    while (long_name.size() < MetadataLimits::string_bytes) long_name += "\xc3\xa4";
+    const auto cut = name_of("long", long_name);
+    CHECK(cut == long_name.substr(0, MetadataLimits::string_bytes - 1));
+    CHECK_NOTHROW(Json(cut).dump());
+}

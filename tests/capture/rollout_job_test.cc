@@ -313,36 +313,60 @@ TEST_CASE("an answer that has no features removes those of another rollout", "[r
     CHECK(declared_end(capture_done_file(f.features())) == DeclaredEnd{2});
 }
 
-TEST_CASE("features that a smaller max_len has no use for stay where they are this answer's",
-          "[rollout]") {
+TEST_CASE("features of an answer stay where a shorter length needs none", "[rollout]") {
     Fixture f;
     f.options.stop_ids = {};
     auto model = f.model();
     f.answer(model, Files(model, f.features(), 2048));
-    const auto bytes = read_text_file(feature_file(f.features(), 5));
-    f.answer(model, Files(model, f.features(), 12), 12);
-    CHECK(read_text_file(feature_file(f.features(), 5)) == bytes);
+    const auto bytes = read_text_file(feature_file(f.features(), 8));
+    bool lost = false;  // the answers, which are then generated again
+    SECTION("the answers are there") {}
+    SECTION("the answers are lost") { lost = true; }
+    if (lost && skips(model)) return;
+    if (lost)
+        for (const auto& e : {"", ".rollout.json"}) std::filesystem::remove(f.beside(e));
+    const auto report = f.answer(model, Files(model, f.features(), 12), 12);
+    CHECK(report.reused == (lost ? 0 : 9));
+    CHECK(report.statistics.unsupervised_samples == 7);
+    CHECK(read_text_file(feature_file(f.features(), 8)) == bytes);
     CHECK(declared_end(capture_done_file(f.features())) == DeclaredEnd{9});
 }
 
-TEST_CASE("a rollout that is refused leaves what tells the end of the one that is there",
-          "[rollout]") {
+TEST_CASE("a rollout that is refused leaves the ends of the finished one", "[rollout]") {
     Fixture f;
+    f.options.stop_ids = {};
     auto model = f.model();
     f.answer(model, Files(model, f.features(), 2048));
-    f.options.sampling.seed = 4;
-    CHECK_THROWS_AS(f.answer(model, Files(model, f.features(), 2048)), ContractError);
-    CHECK(std::filesystem::exists(capture_done_file(f.features())));
+    SECTION("for its seed") {
+        f.options.sampling.seed = 4;
+        CHECK_THROWS_WITH(f.answer(model, Files(model, f.features(), 2048)),
+                          Catch::Contains("another model"));
+    }
+    SECTION("as another one is at work") {
+        const LineFile held(f.beside(".part"), false, "busy", "Wait");
+        CHECK_THROWS_WITH(f.answer(model, Files(model, f.features(), 2048)),
+                          Catch::Contains("another rollout"));
+    }
+    CHECK(declared_end(capture_done_file(f.features())) == DeclaredEnd{9});
 }
 
-TEST_CASE("answers whose rollout nobody knows are not adopted", "[rollout]") {
-    Fixture f;
+TEST_CASE("two writers never share a directory of features", "[rollout]") {
+    const Fixture f;
     auto model = f.model();
-    CHECK_THROWS_AS(f.answer(model, Failing(2)), ResourceError);
-    std::filesystem::remove(f.beside(".rollout.json"));
-    f.options.sampling.seed = 4;
-    CHECK_THROWS_WITH(f.answer(model, NoFeatures()),
-                      Catch::Contains("answers.jsonl.part") && Catch::Contains("of no rollout"));
+    const auto refused = [&] {
+        CHECK_THROWS_WITH(Files(model, f.features(), 2048),
+                          Catch::Contains("another capture or rollout"));
+        CHECK_THROWS_AS((FeatureCapture<Cpu>(model, f.features())), ResourceError);
+    };
+    {
+        const Files files(model, f.features(), 2048);
+        refused();
+    }
+    {
+        const FeatureCapture<Cpu> capture(model, f.features());
+        refused();
+    }
+    CHECK_NOTHROW(Files(model, f.features(), 2048));
 }
 
 TEST_CASE("the index of a feature file is in its name", "[rollout]") {
@@ -379,6 +403,22 @@ TEST_CASE("answers of another rollout are never mixed in", "[rollout]") {
         return;
     }
     CHECK_THROWS_WITH(f.answer(model, NoFeatures()), Catch::Contains("another model"));
+}
+
+TEST_CASE("answers of which nothing says whose they are are not adopted", "[rollout]") {
+    Fixture f;
+    auto model = f.model();
+    CHECK_THROWS_AS(f.answer(model, Failing(2)), ResourceError);
+    const auto part = read_text_file(f.beside(".part"));
+    std::filesystem::remove(f.beside(".rollout.json"));
+    f.options.sampling.seed = 4;
+    CHECK_THROWS_WITH(f.answer(model, NoFeatures()),
+                      Catch::Contains("answers.jsonl.part: holds answers") &&
+                          Catch::Contains("answers.jsonl.rollout.json"));
+    CHECK(read_text_file(f.beside(".part")) == part);
+    CHECK_FALSE(std::filesystem::exists(f.beside(".rollout.json")));
+    std::filesystem::remove(f.beside(".part"));
+    CHECK(f.answer(model, NoFeatures()).run.finished() == 9);
 }
 
 TEST_CASE("what lies in the place of the answers is not overwritten", "[rollout]") {

@@ -3,11 +3,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <catch2/catch.hpp>
 #include <filesystem>
 #include <string>
+#include <thread>
+#include <vector>
 
 #include "eyas/core/file.hpp"
+#include "eyas/core/line_file.hpp"
 #include "scratch.hpp"
 #include "tests/core/small_files.hpp"
 
@@ -143,4 +147,27 @@ TEST_CASE("what is not a readable file is refused by name") {
     CHECK_THROWS_AS(MappedFile(scratch.path()), DataError);
     write_text_file(scratch.path() / "file", "x");
     CHECK_THROWS_AS(eyas::create_directories(scratch.path() / "file/below"), ResourceError);
+}
+
+TEST_CASE("a line file that its writers remove at their end never has two of them") {
+    const test::Scratch scratch;
+    const auto path = scratch.path() / "a";
+    std::atomic<int> writers{0}, turns{0};
+    std::atomic<bool> shared{false};
+    std::vector<std::jthread> threads;
+    for (int t = 0; t < 4; ++t)
+        threads.emplace_back([&] {
+            for (int i = 0; i < 2000; ++i) try {
+                    const LineFile file(path, false, "busy", "Wait");
+                    if (++writers > 1) shared = true;
+                    ++turns;
+                    std::this_thread::yield();
+                    --writers;
+                    ::unlink(path.c_str());
+                } catch (const ResourceError&) {
+                }
+        });
+    threads.clear();
+    CHECK_FALSE(shared);
+    CHECK(turns > 0);
 }

@@ -51,20 +51,20 @@ template <Device D>
 class FeatureCapture {
 public:
     /// Throws ContractError where the model does not capture three layers, or `out` holds features
-    /// of another target, of other layers or of unknown origin.
+    /// of another target, of other layers or of unknown origin; ResourceError where another capture
+    /// or rollout writes into it.
     FeatureCapture(TargetModel<D>& model, std::filesystem::path out, CaptureOptions options = {})
-        : model_(model), out_(std::move(out)), options_(std::move(options)) {
-        require_three_layers(model_);
-        claim_capture_directory(capture_convention(model_, options_.target), out_);
-    }
+        : model_(model),
+          out_(std::move(out)),
+          options_(std::move(options)),
+          lock_(claim_capture_directory(model_, options_.target, out_)) {}
 
     /// Captures conversation i into feature_file(out, i). Throws what the model's forward throws,
-    /// and ResourceError when the disk is full; files that are complete by then stay.
+    /// ContractError where `out` has files of more conversations, and ResourceError when the disk
+    /// is full; files that are complete by then stay.
     CaptureReport run(std::span<const Conversation> conversations) {
         const auto count = static_cast<std::int64_t>(conversations.size());
-        if (std::filesystem::exists(feature_file(out_, count)))
-            throw ContractError("holds more than these " + std::to_string(count) + " conversations",
-                                out_.string(), "Remove it, or write to another directory");
+        detail::require_features_below(out_, count, "conversations'");
         std::filesystem::remove(capture_done_file(out_));
         started_ = std::chrono::steady_clock::now();
         report_ = {};
@@ -119,6 +119,7 @@ private:
     TargetModel<D>& model_;
     std::filesystem::path out_;
     CaptureOptions options_;
+    detail::DirectoryLock lock_;
     std::chrono::steady_clock::time_point started_;
     CaptureReport report_;
     std::vector<std::int64_t> pack_;  // indices of conversations that the next forward takes

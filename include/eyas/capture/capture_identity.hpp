@@ -1,4 +1,5 @@
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <optional>
@@ -18,6 +19,18 @@ struct TargetNames {
     std::string tokenizer = {};  // XXH3-64 of tokenizer.json; "" where there is none
 };
 
+namespace detail {
+/// A text that JSON can hold, of at most so many bytes: what is no UTF-8 is replaced, a character
+/// that is cut left out.
+inline std::string json_text(const std::string& text, std::size_t most) {
+    const auto whole = [](const std::string& s, Json::error_handler_t bad) {
+        return Json::parse(Json(s).dump(-1, ' ', false, bad)).get<std::string>();
+    };
+    return whole(whole(text, Json::error_handler_t::replace).substr(0, most),
+                 Json::error_handler_t::ignore);
+}
+}  // namespace detail
+
 /// Of a Hugging Face directory: its config's _name_or_path, or the directory's own name.
 inline TargetNames target_names(const HfWeights& target) {
     TargetNames names;
@@ -25,7 +38,8 @@ inline TargetNames target_names(const HfWeights& target) {
     names.id = (dir.has_filename() ? dir : dir.parent_path()).filename().string();
     const auto& config = target.config().source;
     if (const auto given = config.value("_name_or_path", Json()); given.is_string() && given != "")
-        names.id = given.get<std::string>().substr(0, MetadataLimits::string_bytes);
+        names.id = given.get<std::string>();
+    names.id = detail::json_text(names.id, MetadataLimits::string_bytes);
     const auto tokenizer = target.path() / "tokenizer.json";
     if (std::filesystem::is_regular_file(tokenizer))
         names.tokenizer = hex64(xxh3(MappedFile(tokenizer).bytes()));

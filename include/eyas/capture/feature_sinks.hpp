@@ -11,7 +11,6 @@
 #include "eyas/capture/generated_sequence.hpp"
 #include "eyas/ingest/capture_done.hpp"
 #include "eyas/ingest/put_sample.hpp"
-#include "eyas/ingest/scan.hpp"
 #include "eyas/sample/stream_writer.hpp"
 
 namespace eyas {
@@ -36,7 +35,6 @@ inline TensorView states_view(const std::vector<BFloat16>& rows, std::int64_t to
 struct NoFeatures {
     static constexpr bool keeps_features = false;
     void begin(std::int64_t) {}
-    void claimed() {}
     bool has(const GeneratedSequence&) const { return true; }
     void take(const GeneratedSequence&) {}
     void finish() {}
@@ -45,43 +43,38 @@ struct NoFeatures {
 /// The files that FeatureCapture writes over the finished text with a model of the same
 /// TargetOptions (in another form of the weights, last bits differ): answer i in
 /// feature_file(out, i). What an earlier rollout left at the place of another answer is replaced,
-/// or removed.
+/// or removed; features that are an answer's stay, also where `max_len` leaves it nothing
+/// supervised. Nobody else writes into the directory while this one lives.
 class FeatureFiles {
 public:
     static constexpr bool keeps_features = true;
 
     /// Throws ContractError where the model does not capture three layers, or `out` is of another
-    /// model or of other layers.
+    /// model or of other layers; ResourceError where another capture or rollout writes into it.
     template <Device D>
     FeatureFiles(const TargetModel<D>& model, std::filesystem::path out, std::int64_t max_len,
                  const TargetNames& names = {})
-        : out_(std::move(out)), width_(model.config().hidden_size), max_len_(max_len) {
-        require_three_layers(model);
-        claim_capture_directory(capture_convention(model, names), out_);
-    }
+        : out_(std::move(out)),
+          lock_(claim_capture_directory(model, names, out_)),
+          width_(model.config().hidden_size),
+          max_len_(max_len) {}
 
     /// Throws ContractError where `out` has files of more answers than to so many prompts.
     void begin(std::int64_t prompts) {
-        for (const auto& file : detail::feature_files_so_far(out_))
-            if (feature_index(file).value_or(-1) >= prompts)
-                throw ContractError("holds more than these " + std::to_string(prompts) +
-                                        " prompts' features: " + file.filename().string(),
-                                    out_.string(), "Remove it, or write to another directory");
+        detail::require_features_below(out_, prompts, "prompts'");
+        std::filesystem::remove(capture_done_file(out_));
         files_ = 0;
     }
-    /// The answers are this rollout's: what told the end of an earlier one goes.
-    void claimed() const { std::filesystem::remove(capture_done_file(out_)); }
     bool has(const GeneratedSequence& s) {
         const auto c = s.conversation();
-        if (!detail::teaches(c, max_len_)) return has_none(s, c);
         const bool there = detail::holds_features_of(feature_file(out_, s.index), c, width_);
         files_ += there;
-        return there;
+        return there || has_none(s, c);
     }
     void take(const GeneratedSequence& s) {
         const auto c = s.conversation();
         if (!detail::teaches(c, max_len_)) {
-            has_none(s, c);
+            has(s);
             return;
         }
         write_feature_file(feature_file(out_, s.index), c,
@@ -92,17 +85,15 @@ public:
     void finish() const { write_capture_done(out_, files_); }
 
 private:
-    /// This answer's, captured for trainings that use more of a sample, stay; another rollout's go.
-    bool has_none(const GeneratedSequence& s, const Conversation& c) {
-        const auto file = feature_file(out_, s.index);
-        if (detail::holds_features_of(file, c, width_))
-            ++files_;
-        else
-            std::filesystem::remove(file);
+    /// Of an answer whose features are not there: whether it needs none.
+    bool has_none(const GeneratedSequence& s, const Conversation& c) const {
+        if (detail::teaches(c, max_len_)) return false;
+        std::filesystem::remove(feature_file(out_, s.index));  // of another rollout
         return true;
     }
 
     std::filesystem::path out_;
+    detail::DirectoryLock lock_;
     std::int64_t width_, max_len_;
     std::int64_t files_ = 0;  // that are complete
 };
@@ -131,7 +122,6 @@ public:
         convention_(mine);
     }
 
-    void claimed() const {}
     /// Throws ContractError where the stream tells samples of this run beyond so many prompts.
     void begin(std::int64_t prompts) const {
         const auto end = detail::sample_id(options_.run_id, static_cast<std::size_t>(prompts));

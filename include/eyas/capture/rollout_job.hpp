@@ -72,16 +72,14 @@ RolloutJobReport answer_prompts(TargetModel<D>& model, std::span<const Prompt> p
     Rollout<D> rollout(model, options);
     if (Sink::keeps_features)
         detail::require_some_supervision(prompts, options.max_new_tokens, max_len, out.string());
-    sink.begin(std::ssize(prompts));
-    RolloutLog log(
-        out, rollout_identity(model, prompts, options), prompts,
-        {model.config().vocab_size, options.max_new_tokens},
-        [&](const GeneratedSequence& s) {
-            const bool there = sink.has(s);
-            if (there) count(s);
-            return there;
-        },
-        [&] { sink.claimed(); });
+    RolloutLog log(out, rollout_identity(model, prompts, options), prompts,
+                   {model.config().vocab_size, options.max_new_tokens});
+    sink.begin(std::ssize(prompts));  // now that nothing is refused for the sake of the answers
+    log.open([&](const GeneratedSequence& s) {
+        const bool there = sink.has(s);
+        if (there) count(s);
+        return there;
+    });
     std::vector<RolloutRequest> requests;
     for (std::int64_t i = 0; i < std::ssize(prompts); ++i)
         if (!log.has(i)) requests.push_back({i, prompts[static_cast<std::size_t>(i)].input_ids});

@@ -82,22 +82,26 @@ public:
     /// Whether an answer that is there still counts (its features may be lost).
     using Keep = std::function<bool(const GeneratedSequence&)>;
 
-    /// Takes what is there: `keep` is asked for every answer until one to its prompt counts, a torn
-    /// last line is cut off. Throws ContractError where OUT is another rollout's
-    /// (`identity` differs) or none's, DataError for a line that is no answer, ResourceError when
-    /// another rollout writes it. `claimed` is called when all this is sure and before `keep`.
+    /// Changes nothing that is there. Throws ContractError where OUT or OUT.part are another
+    /// rollout's (`identity` differs) or none's, ResourceError when another rollout writes them.
     /// `prompts` is borrowed.
-    RolloutLog(std::filesystem::path out, const OrderedJson& identity,
-               std::span<const Prompt> prompts, AnswerLimits limits, const Keep& keep,
-               const std::function<void()>& claimed = {})
+    RolloutLog(std::filesystem::path out, OrderedJson identity, std::span<const Prompt> prompts,
+               AnswerLimits limits)
         : out_(std::move(out)),
+          identity_(std::move(identity)),
           prompts_(prompts),
           limits_(limits),
           part_(with_suffix(".part"), true, "another rollout is writing this",
                 "Let it end, or name another --out"),
           places_(prompts.size()) {
-        claim(identity);
-        if (claimed) claimed();
+        check_owner();
+    }
+
+    /// First of all: takes what is there. `keep` is asked for every answer until one to its prompt
+    /// counts, a torn last line is cut off. Throws DataError for a line that is no answer.
+    void open(const Keep& keep) {
+        const auto owner = owner_file();
+        if (!std::filesystem::exists(owner)) write_text_file(owner, identity_.dump(2) + "\n");
         take(out_, false, keep);
         part_.cut_to(take(part_.path(), true, keep));
     }
@@ -160,22 +164,27 @@ private:
         return p;
     }
 
-    void claim(const OrderedJson& identity) const {
-        const auto file = with_suffix(".rollout.json");
-        if (!std::filesystem::exists(file)) {
-            for (const auto& old : {out_, part_.path()})
-                if (std::filesystem::exists(old) &&
-                    (old == out_ || std::filesystem::file_size(old) > 0))
-                    throw ContractError("is there already, and of no rollout", old.string(),
-                                        "Remove it, or name another --out");
-            write_text_file(file, identity.dump(2) + "\n");
-        } else if (read_json_file(file) != Json(identity)) {
-            throw ContractError(
-                "holds answers of another model, to other prompts or with other options",
-                out_.string(),
-                "Remove it with " + file.filename().string() +
-                    " and its .part, or name another --out");
+    std::filesystem::path owner_file() const { return with_suffix(".rollout.json"); }
+
+    void check_owner() const {
+        const auto file = owner_file(), part = part_.path();
+        if (std::filesystem::exists(file)) {
+            if (read_json_file(file) != Json(identity_))
+                throw ContractError(
+                    "holds answers of another model, to other prompts or with other options",
+                    out_.string(),
+                    "Remove it with " + file.filename().string() +
+                        " and its .part, or name another --out");
+            return;
         }
+        if (std::filesystem::exists(out_))
+            throw ContractError("is there already, and of no rollout", out_.string(),
+                                "Remove it with " + part.filename().string() +
+                                    ", where there is one, or name another --out");
+        if (detail::size_of_regular(part_.descriptor(), part) > 0)
+            throw ContractError("holds answers, and " + file.filename().string() +
+                                    ", which says of which rollout, is missing",
+                                part.string(), "Remove it, or name another --out");
     }
 
     /// Bytes of whole lines.
@@ -198,6 +207,7 @@ private:
     }
 
     std::filesystem::path out_;
+    OrderedJson identity_;
     std::span<const Prompt> prompts_;
     AnswerLimits limits_;
     PartFile part_;

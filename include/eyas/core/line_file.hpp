@@ -25,10 +25,12 @@ public:
     LineFile(std::filesystem::path path, bool durable, const char* busy, const char* remedy)
         : path_(std::move(path)), durable_(durable) {
         if (path_.has_parent_path()) eyas::create_directories(path_.parent_path());
-        fd_ = detail::Fd(::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
-        if (!fd_) detail::throw_errno("cannot open", path_);
-        if ((::flock(fd_.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) || !is_at_path())
-            throw ResourceError(busy, path_.string(), remedy);
+        do {
+            fd_ = detail::Fd(::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
+            if (!fd_) detail::throw_errno("cannot open", path_);
+            if (::flock(fd_.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+                throw ResourceError(busy, path_.string(), remedy);
+        } while (!still_there());
     }
 
     const detail::Fd& descriptor() const { return fd_; }
@@ -67,12 +69,13 @@ public:
     }
 
 private:
-    /// Not where another writer, at its end, removed the file before the lock was ours.
-    bool is_at_path() const {
-        struct stat mine = {};
-        struct stat there = {};
-        return ::fstat(fd_.get(), &mine) == 0 && ::stat(path_.c_str(), &there) == 0 &&
-               mine.st_dev == there.st_dev && mine.st_ino == there.st_ino;
+    /// Whether the open file is the one under its name: a writer that ended between open and lock
+    /// may have removed it, and a lock on a file without a name keeps nobody out.
+    bool still_there() const {
+        struct stat open_one {
+        }, named{};
+        return ::fstat(fd_.get(), &open_one) == 0 && ::stat(path_.c_str(), &named) == 0 &&
+               open_one.st_dev == named.st_dev && open_one.st_ino == named.st_ino;
     }
     [[noreturn]] void fail(const char* what) {
         const int e = errno;
