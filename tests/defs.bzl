@@ -59,6 +59,7 @@ def tests_together():
         native.cc_test(
             name = name,
             size = "large",
+            timeout = "eternal",  # all of the room's, on a slow machine that has other work
             srcs = [name + ".cc"],
             copts = _unique([rule["copts"] for rule in rules]),
             data = _unique([rule["data"] for rule in rules]),
