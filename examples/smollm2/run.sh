@@ -57,6 +57,15 @@ eyas_step() {
   printf '%s %d\n' "$name" $((SECONDS - start)) >>"$work/logs/times"
 }
 
+# The producer runs beside this script, and must not outlive it, whatever ends it.
+producer_pid=
+stop_producer() {
+  [[ -n "$producer_pid" ]] || return 0
+  kill "$producer_pid" 2>/dev/null || true # it may have ended
+  wait "$producer_pid" || true
+}
+trap stop_producer EXIT
+
 if ((fresh)); then rm -rf "$work/run-disaggregated" "$work/run-colocated" "$work/store" "$work/export" "$work/report.html"; fi
 : >"$work/logs/times"
 
@@ -103,13 +112,17 @@ if [[ ! -e "$manifest.done" ]]; then
   show "$eyas" "${producer[@]}" "&   # the producer, a process of its own"
   "$eyas" "${producer[@]}" --json >"$work/logs/ingest.log" 2>"$work/logs/ingest.progress" &
   producer_pid=$!
-  trap 'kill "$producer_pid" 2>/dev/null || true' EXIT # it does not go on where the consumer failed
 fi
 eyas_step train-disaggregated train "${draft[@]}" "${recipe[@]}" --store "$store" --manifest "$manifest" --wait 600 \
   --eval-features "$work/features/heldout" --eval-interval 260 --out "$work/run-disaggregated"
-if [[ -n "${producer_pid:-}" ]]; then
-  wait "$producer_pid" || { echo "run.sh: the producer failed: see $work/logs/ingest.progress" >&2; exit 1; }
-  trap - EXIT
+if [[ -n "$producer_pid" ]]; then
+  code=0
+  wait "$producer_pid" || code=$?
+  producer_pid=
+  if ((code)); then
+    echo "run.sh: the producer (eyas ingest) ended with exit code $code. $work/logs/ingest.progress says why; run it again then" >&2
+    exit 1
+  fi
 fi
 grep -v '^{"' "$work/logs/ingest.log" | sed 's/^/producer: /' || true
 

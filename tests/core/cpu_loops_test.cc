@@ -1,6 +1,4 @@
-#ifdef _OPENMP
 #include <omp.h>
-#endif
 
 #include <atomic>
 #include <bit>
@@ -16,16 +14,12 @@ namespace {
 /// Runs f with each number of threads, and restores the number.
 template <class F>
 void with_threads(F f) {
-#ifdef _OPENMP
     const int before = omp_get_max_threads();
     for (const int n : {1, 2, 3, 7}) {
         omp_set_num_threads(n);
         f(n);
     }
     omp_set_num_threads(before);
-#else
-    f(1);
-#endif
 }
 
 /// Terms whose sum depends on the order of addition: large ones cancel.
