@@ -188,3 +188,15 @@ TEST_CASE("sequences of one call are apart, and none is fine", "[attention]") {
     check_close(b);
     cached_attention(Cpu(), shape, {});
 }
+
+TEST_CASE("a tile that finds no memory is an error of the caller's thread", "[attention]") {
+    const HeadShape shape{1, 1, 1};
+    Job a(shape, 1, {1}, 6), b(shape, 1, {1}, 7);
+    a.seen[0] = b.seen[0] = std::int64_t{1} << 61;  // more than any vector holds
+    const CachedRows both[] = {a.rows(), b.rows()};
+    CHECK_THROWS_AS(cached_attention(Cpu(), shape, both), std::exception);
+    Job good(shape, 20, {20}, 8);
+    const CachedRows rows[] = {good.rows()};
+    cached_attention(Cpu(), shape, rows);
+    check_close(good);
+}

@@ -4,9 +4,11 @@
 #endif
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <exception>
 #include <span>
 #include <vector>
 
@@ -244,7 +246,8 @@ private:
 
 /// Attention of several sequences' new rows. Rows of a sequence must see nondecreasing numbers of
 /// slots. Works on a device whose memory is the host's. Memory beyond the arguments: a tile of
-/// numbers a thread, 16 queries by the longest row.
+/// numbers a thread, 16 queries by the longest row; where there is none, throws what the allocator
+/// does.
 template <Device D>
 void cached_attention(const D& device, const HeadShape& shape,
                       std::span<const CachedRows> sequences) {
@@ -264,10 +267,18 @@ void cached_attention(const D& device, const HeadShape& shape,
             for (std::int64_t g = 0; g < shape.kv_heads; ++g)
                 tasks.push_back({s, g, r, std::min(a.rows, r + step)});
     }
+    std::exception_ptr error;  // the first: none may leave a parallel loop
+    std::atomic<bool> failed{false};
     for_each_light_row(device, std::ssize(tasks), numbers, [&](std::int64_t i) {
         const auto& t = tasks[static_cast<std::size_t>(i)];
-        detail::CachedTile::of_thread().run(shape, sequences[t.sequence], t.head, t.begin, t.end);
+        try {
+            detail::CachedTile::of_thread().run(shape, sequences[t.sequence], t.head, t.begin,
+                                                t.end);
+        } catch (...) {
+            if (!failed.exchange(true)) error = std::current_exception();
+        }
     });
+    if (error) std::rethrow_exception(error);
 }
 
 }  // namespace eyas
