@@ -1,4 +1,5 @@
 #pragma once
+#include <algorithm>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -58,9 +59,14 @@ private:
             target.emplace(target_);
         }
         OrderedJson result{{"out", out_}, {"layout", layout_}, {"checkpoint", dir.string()}};
-        if (!verify_ || !std::filesystem::exists(out_)) result["bytes"] = write(dir, target);
+        if (!verify_ || nothing_there()) result["bytes"] = write(dir, target);
         if (verify_) result["checks"] = verify(dir, *target);
         return result;
+    }
+
+    bool nothing_there() const {
+        namespace fs = std::filesystem;
+        return !fs::exists(out_) || (fs::is_directory(out_) && fs::is_empty(out_));
     }
 
     std::uint64_t write(const std::filesystem::path& dir, const std::optional<HfWeights>& target) {
@@ -79,8 +85,14 @@ private:
 
     OrderedJson verify(const std::filesystem::path& dir, const HfWeights& target) const {
         using Model = Eagle3<Cpu, F32>;
-        const ExportVerification v{out_, dir, target, {.ttt_length = ttt_length}};
+        const ExportVerification v{
+            out_,
+            dir,
+            target,
+            {.ttt_length = ttt_length},
+            layout_ == "hf" ? ExportLayout::HuggingFace : ExportLayout::Sglang};
         auto checks = verify_export_files(v);
+        if (bad_target(checks)) return tell(checks);
         std::vector<NamedLogits> kept;
         const auto keep = [&](const Batch& b, const TensorView& logits) {
             if (!logits_.empty()) kept.emplace_back(b, logits);
@@ -93,6 +105,12 @@ private:
         return tell(checks);
     }
 
+    /// Nothing can be compared then: other checks may be bad only for its sake.
+    static bool bad_target(const std::vector<ExportCheck>& checks) {
+        return std::ranges::any_of(
+            checks, [](const ExportCheck& c) { return !c.good && c.name == "target"; });
+    }
+
     /// A line for each; throws where one is bad.
     OrderedJson tell(const std::vector<ExportCheck>& checks) const {
         OrderedJson all = OrderedJson::array();
@@ -100,8 +118,11 @@ private:
         for (const auto& c : checks) {
             std::printf("%-8s %s: %s\n", c.good ? "ok" : "DIFFERS", c.name.c_str(), c.text.c_str());
             all.push_back({{"name", c.name}, {"good", c.good}, {"text", c.text}});
-            if (!c.good && bad.empty()) bad = c.name + ": " + c.text;
+            if (!c.good && (bad.empty() || c.name == "target")) bad = c.name + ": " + c.text;
         }
+        if (bad_target(checks))
+            throw DataError("is not the target of this checkpoint. " + bad, target_,
+                            "Name the target that the draft was trained for");
         if (!bad.empty())
             throw DataError("is not an export of this checkpoint. " + bad, out_,
                             "Export it again into a new directory");

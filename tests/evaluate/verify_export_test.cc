@@ -264,6 +264,28 @@ TEST_CASE("another embedding, another target, other tensors are found") {
     }
 }
 
+TEST_CASE("an export of another layout than was asked for is found") {
+    Fixture f(true, ExportLayout::Sglang);
+    const auto embedding = [&](ExportLayout layout) {
+        const auto checks = verify_export_files({f.out, f.checkpoint, *f.target, {}, layout});
+        return *std::ranges::find(checks, "embedding", &ExportCheck::name);
+    };
+    CHECK(embedding(ExportLayout::Sglang).good);
+    CHECK_FALSE(embedding(ExportLayout::HuggingFace).good);
+    CHECK_THAT(embedding(ExportLayout::HuggingFace).text,
+               Contains("embed_tokens.weight is missing"));
+}
+
+TEST_CASE("samples that cannot be fetched say nothing about the export") {
+    const Fixture f;
+    const ExportVerification v{f.out, f.checkpoint, *f.target, {.ttt_length = 2}};
+    CHECK_THROWS_AS(verify_export_logits<Model>(v, [] { return nullptr; }), ContractError);
+    const auto unreachable = []() -> const Batch* {
+        throw TransportError("no answer", "store", "Start it");
+    };
+    CHECK_THROWS_AS(verify_export_logits<Model>(v, unreachable), TransportError);
+}
+
 TEST_CASE("logits are those that the loss compares") {
     // One supervised row, all else not: the loss of step 0 is that row's cross-entropy over T.
     Fixture f;

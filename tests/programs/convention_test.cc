@@ -173,6 +173,21 @@ TEST_CASE("export --verify proves an export, and names what was done to one") {
         words.insert(words.end(), few.begin(), few.end());
         CHECK_THAT(verify(words)->output(), Contains("40 rows of 30 logits"));
     }
+    // An export without the embedding is none of the layout hf.
+    const auto other = [&](const char* layout, const char* target, const Words& more, int code) {
+        Words words{"export",   "--checkpoint", job.path("a"), "--out",          job.path("alone"),
+                    "--layout", layout,         "--target",    job.path(target), "--verify"};
+        words.insert(words.end(), more.begin(), more.end());
+        return job.run(words, code);
+    };
+    std::filesystem::create_directory(job.path("alone"));  // as good as absent
+    other("sglang", "target", {}, 0);
+    CHECK_THAT(other("hf", "target", {}, 1)->errors(), Contains("embed_tokens.weight is missing"));
+    test::TinyLlama(true, 7).write(job.path("wrong"));
+    CHECK_THAT(other("sglang", "wrong", {}, 1)->errors(),
+               Contains("is not the target of this checkpoint"));
+    CHECK_THAT(other("sglang", "target", {"--store", "file:" + job.path("none")}, 1)->errors(),
+               !Contains("is not an export"));
     verify({"--write-logits", job.path("logits.safetensors"), "--samples", "1"});
     const SafetensorsFile logits(job.path("logits.safetensors"));
     CHECK(logits.at("logits.0").shape[2] == 30);

@@ -32,7 +32,8 @@ struct ExportVerification {
     std::filesystem::path exported;    // the directory
     std::filesystem::path checkpoint;  // the directory that it was made from
     const HfWeights& target;
-    Eagle3Options options = {};  // of the models whose logits are compared
+    Eagle3Options options = {};                  // of the models whose logits are compared
+    ExportLayout layout = ExportLayout::Sglang;  // HuggingFace: it must hold the embedding
 };
 
 namespace detail {
@@ -99,8 +100,11 @@ inline std::string same_weights(const DraftDirectory& live, const DraftDirectory
            " elements, each the checkpoint's rounded to bfloat16";
 }
 
-inline std::string same_embedding(const DraftDirectory& out, const HfWeights& target) {
+inline std::string same_embedding(const DraftDirectory& out, const HfWeights& target,
+                                  ExportLayout layout) {
     require_target_embedding(out.weights, FrozenTarget::of(target).embed_tokens);
+    if (layout == ExportLayout::HuggingFace && !out.weights.embedding())
+        differs("the Hugging Face layout's embed_tokens.weight is missing", out.path);
     return out.weights.embedding() ? "is the target's" : "none: engines take the target's";
 }
 
@@ -190,7 +194,7 @@ inline std::vector<ExportCheck> verify_export_files(const ExportVerification& v)
     if (!out) return checks;
     check("vocabulary map", [&] { return detail::same_map(live, *out); });
     check("weights", [&] { return detail::same_weights(live, *out); });
-    check("embedding", [&] { return detail::same_embedding(*out, v.target); });
+    check("embedding", [&] { return detail::same_embedding(*out, v.target, v.layout); });
     check("config", [&] { return detail::same_config(live, *out); });
     return checks;
 }
@@ -226,40 +230,57 @@ inline void require_same_bits(const Tensor& live, const Tensor& out, const std::
                             where, "Use another checkpoint");
     }
 }
-}  // namespace detail
 
 /// Two drafts M: the checkpoint's with its weights rounded to bfloat16, and a fresh one read from
-/// the export. Their logits must be equal in every bit on the batches that `next` gives (nullptr:
-/// no more). `sees` is told of each. Throws DataError or ContractError inside a check only.
+/// the export.
+template <class M>
+struct ComparedDrafts {
+    explicit ComparedDrafts(const ExportVerification& v)
+        : a(v.checkpoint),
+          b(v.exported),
+          live(a.config, v.options, a.map, FrozenTarget::of(v.target), 0),
+          out(b.config, v.options, b.map, FrozenTarget::of(v.target), 1) {
+        load_weights_into(live, v.checkpoint);
+        load_weights_into(out, v.exported);
+        round_weights(live);
+    }
+
+    DraftDirectory a, b;
+    M live, out;
+};
+}  // namespace detail
+
+/// The logits of both drafts must be equal in every bit on the batches that `next` gives (nullptr:
+/// no more). `sees` is told of each. Differences, also what reading throws of a bad export, are
+/// told in the check. Throws what `next` and `sees` do, and ContractError where there was no batch.
 template <class M>
 ExportCheck verify_export_logits(const ExportVerification& v,
                                  const std::function<const Batch*()>& next,
                                  const SeesLogits& sees = {}) {
-    ExportCheck check{"logits", false, ""};
+    std::optional<detail::ComparedDrafts<M>> drafts;
+    std::int64_t rows = 0, batches = 0;
     try {
-        const detail::DraftDirectory a(v.checkpoint), b(v.exported);
-        const auto frozen = FrozenTarget::of(v.target);
-        M live(a.config, v.options, a.map, frozen, 0), out(b.config, v.options, b.map, frozen, 1);
-        load_weights_into(live, v.checkpoint);
-        load_weights_into(out, v.exported);
-        detail::round_weights(live);
-        std::int64_t rows = 0, batches = 0;
-        while (const Batch* batch = next()) {
-            const auto x = live.logits(*batch), y = out.logits(*batch);
-            detail::require_same_bits(x, y, "batch " + std::to_string(batches));
-            rows += x.shape()[0] * x.shape()[1];
-            ++batches;
-            if (sees) sees(*batch, y.view());
-        }
-        if (batches == 0)
-            throw ContractError("there was no sample", "logits", "Name samples that exist");
-        check.good = true;
-        check.text = std::to_string(rows) + " rows of " +
-                     std::to_string(a.config.draft_vocab_size) + " logits equal in every bit";
+        drafts.emplace(v);
     } catch (const Error& e) {
-        check.text = e.what();
+        return {"logits", false, e.what()};
     }
-    return check;
+    for (; const Batch* batch = next(); ++batches) {
+        Tensor logits;
+        try {
+            const auto live = drafts->live.logits(*batch);
+            logits = drafts->out.logits(*batch);
+            detail::require_same_bits(live, logits, "batch " + std::to_string(batches));
+        } catch (const Error& e) {
+            return {"logits", false, e.what()};
+        }
+        rows += logits.shape()[0] * logits.shape()[1];
+        if (sees) sees(*batch, logits.view());
+    }
+    if (batches == 0)
+        throw ContractError("there was no sample", "logits", "Name samples that exist");
+    return {"logits", true,
+            std::to_string(rows) + " rows of " + std::to_string(drafts->a.config.draft_vocab_size) +
+                " logits equal in every bit"};
 }
 
 }  // namespace eyas
