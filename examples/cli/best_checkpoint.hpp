@@ -2,8 +2,10 @@
 #include <cstdint>
 #include <cstdio>
 #include <filesystem>
+#include <optional>
 #include <string>
 
+#include "eyas/checkpoint/directory.hpp"
 #include "eyas/core/file.hpp"
 #include "eyas/core/json.hpp"
 #include "eyas/evaluate/evaluate.hpp"
@@ -15,12 +17,18 @@ namespace eyas::cli {
 /// how many evaluations in a row were no better.
 class BestCheckpoint {
 public:
-    /// Goes on from what an earlier run left there. An empty directory: nothing is kept.
+    /// Goes on from what an earlier run left there; a record that is not of the checkpoint there
+    /// (the run was killed between the two) counts for nothing. An empty directory: nothing is
+    /// kept.
     void open(const std::filesystem::path& directory) {
         directory_ = directory;
         best_ = 0;
         if (directory_.empty() || !std::filesystem::exists(record())) return;
         const auto json = read_json_file(record());
+        const auto there = checkpoint_directories(directory_);
+        if (there.empty() ||
+            step_of(there.front()) != required<std::int64_t>(json, "step", record().string()))
+            return;
         for (const char* name : {length, expected})
             if (json.contains(name)) {
                 best_ = required<double>(json, name, record().string());
@@ -46,6 +54,8 @@ public:
     void keep(std::int64_t step, T& trainer, bool writes) {
         trainer.save_copy(directory_);
         if (!writes) return;
+        for (const auto& other : checkpoint_directories(directory_))  // of later steps, too
+            if (step_of(other) != step) eyas::detail::discard_directory(other);
         write_text_file(record(), Json{{"step", step}, {figure_, best_}}.dump(2) + "\n");
         std::printf("best so far, kept in %s\n", directory_.c_str());
     }
@@ -59,6 +69,9 @@ private:
     }
     static double figure_of(const Evaluation& e) {
         return e.decoded.passes > 0 ? e.decoded.length() : e.expected_tokens_per_pass();
+    }
+    static std::optional<std::int64_t> step_of(const std::filesystem::path& checkpoint) {
+        return eyas::detail::checkpoint_step(checkpoint.filename().string());
     }
     std::filesystem::path record() const { return directory_ / "best.json"; }
 

@@ -1,6 +1,7 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 
+#include "eyas/checkpoint/directory.hpp"
 #include "eyas/core/convert.hpp"
 #include "eyas/format/safetensors.hpp"
 #include "tests/programs/tiny_job.hpp"
@@ -106,6 +107,32 @@ TEST_CASE("--keep-best keeps the checkpoint with the best held-out figure, also 
     job.run({"eval", "--target", job.path("target"), "--checkpoint", job.path("a/best"), "--store",
              "file:" + job.path("features")});
     CHECK(std::filesystem::exists(job.path(kept + "/model.safetensors")));
+}
+
+TEST_CASE("--keep-best does not believe a record that is not of the checkpoint beside it") {
+    const TinyJob job;
+    job.capture();
+    const std::vector<std::string> more{"--eval-features",
+                                        job.path("features"),
+                                        "--eval-interval",
+                                        "2",
+                                        "--keep-best",
+                                        "--total-steps",
+                                        "8"};
+    auto four = more, eight = more;
+    four.insert(four.end(), {"--max-steps", "4"});
+    eight.insert(eight.end(), {"--max-steps", "8"});
+    job.run(job.train("a", job.colocated(), four));
+    // As a run leaves it that is killed between the two; and a checkpoint of a later step.
+    write_text_file(job.path("a/best/best.json"), R"({"step": 2000, "acceptance_length": 1e9})");
+    std::filesystem::copy(job.path("a/checkpoint-4"), job.path("a/best/checkpoint-1000"),
+                          std::filesystem::copy_options::recursive);
+    job.run(job.train("a", job.colocated(), eight));
+    const auto after = Json::parse(read_text_file(job.path("a/best/best.json")));
+    CHECK(after["step"] <= 8);
+    CHECK(checkpoint_directories(job.path("a/best")) ==
+          std::vector<std::filesystem::path>{
+              job.path("a/best/checkpoint-" + std::to_string(after["step"].get<int>()))});
 }
 
 TEST_CASE("help teaches, wrong usage ends with 2") {
