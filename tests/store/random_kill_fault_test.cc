@@ -55,7 +55,7 @@ struct Round {
     Pool::Options client() const {
         return {.address = parse_address(socket),
                 .client = {.timeout = std::chrono::milliseconds(3000),
-                           .reconnect_timeout = std::chrono::milliseconds(400)}};
+                           .reconnect_timeout = std::chrono::milliseconds(1200)}};
     }
     bool over() const { return std::filesystem::exists(dir / "over"); }
 
