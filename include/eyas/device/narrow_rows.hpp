@@ -86,18 +86,20 @@ private:
     template <int R, int B>
     __attribute__((target("avx2,fma"))) void in_256() const {
         constexpr int H = 2 * B;  // halves of blocks
+        constexpr std::int64_t eight = 8;
         __m256 sums[R][H];
 #pragma GCC unroll 6
         for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
             for (int h = 0; h < H; ++h)
-                sums[r][h] = add ? _mm256_loadu_ps(y + r * stride + h * 8) : _mm256_setzero_ps();
+                sums[r][h] =
+                    add ? _mm256_loadu_ps(y + r * stride + h * eight) : _mm256_setzero_ps();
         for (std::int64_t i = 0; i < in; ++i) {
             __m256 v[H];
 #pragma GCC unroll 4
             for (int h = 0; h < H; ++h) {
                 Halves8 half;
-                std::memcpy(&half, w + (h / 2 * in + i) * lanes + h % 2 * 8, sizeof half);
+                std::memcpy(&half, w + (h / 2 * in + i) * lanes + h % 2 * eight, sizeof half);
                 const Words8 bits = __builtin_convertvector(half, Words8) << 16;
                 std::memcpy(&v[h], &bits, sizeof bits);
             }
@@ -111,7 +113,7 @@ private:
 #pragma GCC unroll 6
         for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-            for (int h = 0; h < H; ++h) _mm256_storeu_ps(y + r * stride + h * 8, sums[r][h]);
+            for (int h = 0; h < H; ++h) _mm256_storeu_ps(y + r * stride + h * eight, sums[r][h]);
     }
 };
 
