@@ -47,10 +47,8 @@ using Change = std::function<void(std::vector<NamedTensor>&)>;
 
 /// The reference's export with other names or tensors, as safetensors or as torch writes it.
 std::filesystem::path written(const RunDirectory& dir, const char* name, const Change& change) {
-    auto tensors = SafetensorsFile(data / "plain/sglang/model.safetensors").tensors();
-    static std::vector<SafetensorsFile> alive;
-    alive.emplace_back(data / "plain/sglang/model.safetensors");
-    tensors = alive.back().tensors();
+    const SafetensorsFile reference(data / "plain/sglang/model.safetensors");
+    auto tensors = reference.tensors();
     change(tensors);
     const auto path = dir.path() / name;
     eyas::create_directories(dir.path());
@@ -185,8 +183,8 @@ TEST_CASE("weights that are not this draft's are refused, and none is changed") 
     };
     refused([](auto& t) { set(t, "fc.weight", {}); }, "fc.weight");
     refused([&](auto& t) { set(t, "fc.weight", w.file.at("norm.weight")); }, "shape");
-    refused([&](auto& t) { set(t, "norm.weight", view_of(std::vector<std::int64_t>(32, 1))); },
-            "int64");
+    const std::vector<std::int64_t> ones(32, 1);
+    refused([&](auto& t) { set(t, "norm.weight", view_of(ones)); }, "int64");
     refused(
         [&](auto& t) {
             t.push_back({"midlayer.mlp.bias", w.file.at("norm.weight")});
