@@ -50,6 +50,7 @@ incompatible_skips() {
 
 # The packaging test builds with pkg-config and CMake; fuzz targets and sanitizer runs are made by clang.
 bash tools/setup.sh cmake pkg-config clang libclang-rt-dev libomp-dev || { echo "0 passed, 1 failed, 0 skipped"; exit 1; }
+bash tools/cuda/setup.sh || echo "no headers of cudnn-frontend: what needs them is skipped"
 bash tools/tokens/setup.sh || echo "no packages for tools/tokens: its tests say what they leave out"
 
 say "format"

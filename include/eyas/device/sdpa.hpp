@@ -23,9 +23,10 @@ struct SdpaShape {
     auto operator<=>(const SdpaShape&) const = default;
 };
 
-/// Arrays of the device. The forward writes out and log_sum; the backward reads them and writes dq,
-/// dk and dv. What it reads may hold more than these keys' share: with out and log_sum of a softmax
-/// over more keys, it gives the causal keys' part of that softmax's gradient.
+/// Arrays of the device, at multiples of 16 bytes where the shape's widths are. The forward writes
+/// out and log_sum; the backward reads them and writes dq, dk and dv. What it reads may hold more
+/// than these keys' share: with out and log_sum of a softmax over more keys, it gives the causal
+/// keys' part of that softmax's gradient.
 struct SdpaArrays {
     const BFloat16 *q = nullptr, *k = nullptr, *v = nullptr;
     BFloat16* out = nullptr;

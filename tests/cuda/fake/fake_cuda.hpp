@@ -29,6 +29,8 @@ namespace eyas::fake_cuda {
 
 /// GPUs that there are; 1 at first.
 void devices(int count);
+/// What cudaGetDeviceProperties says; 9.0 at first.
+void compute_capability(int major, int minor);
 /// Does work at once, as a fast GPU may. Nothing may change.
 void eager(bool yes);
 /// Blocks and threads of kernels from last to first. Nothing may change.

@@ -159,9 +159,10 @@ SdpaShape sdpa_shape(const TttAttention<T>& a, std::int64_t out_stride) {
 template <class Dev>
 Tensor sdpa_lengths(const Dev& device, const std::int64_t* mask, std::int64_t batch,
                     std::int64_t tokens, SdpaArrays& arrays) {
-    Tensor lengths(DType::I32, {2 * batch}, device.memory());
+    const auto apart = (batch + 3) / 4 * 4;  // libraries want arrays at multiples of 16 bytes
+    Tensor lengths(DType::I32, {2 * apart}, device.memory());
     arrays.rows = reinterpret_cast<std::int32_t*>(lengths.mutable_view().data);
-    arrays.keys = arrays.rows + batch;
+    arrays.keys = arrays.rows + apart;
     device.launch(batch, row_threads, SdpaLengths{mask, tokens, arrays.rows, arrays.keys});
     return lengths;
 }

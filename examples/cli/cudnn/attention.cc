@@ -1,0 +1,7 @@
+#include "examples/cli/cudnn/attention.hpp"
+
+#include "eyas/device/cudnn_sdpa.cuh"
+
+std::shared_ptr<eyas::SdpaLibrary> eyas::cli::cudnn_attention() {
+    return std::make_shared<CudnnSdpa>();
+}

@@ -1,0 +1,14 @@
+#pragma once
+#include <memory>
+
+namespace eyas {
+class SdpaLibrary;
+}
+
+namespace eyas::cli {
+
+/// cuDNN's attention, of the GPU that is current. Apart from the program, since nobody else needs
+/// to read the headers of cudnn-frontend. Throws ResourceError where cuDNN does not work.
+std::shared_ptr<SdpaLibrary> cudnn_attention();
+
+}  // namespace eyas::cli
