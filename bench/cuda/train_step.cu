@@ -1,7 +1,7 @@
-// train_step [--shape S|M|L|tiny] [--tokens T] [--ttt K] [--steps N] [--precision bf16|fp32]:
-// times the EAGLE3 training step on a GPU. The rates count the operations of step_flops
-// (bench/trainer/shape.hpp); the peaks beside them are an H100 SXM's dense ones (989 TFLOP/s bf16,
-// 67 fp32).
+// train_step [--shape S|M|L|tiny] [--tokens T] [--ttt K] [--steps N] [--precision bf16|fp32]
+// [--attention strips|cudnn]: times the EAGLE3 training step on a GPU. The rates count the
+// operations of step_flops (bench/trainer/shape.hpp); the peaks beside them are an H100 SXM's dense
+// ones (989 TFLOP/s bf16, 67 fp32).
 #include <algorithm>
 #include <cstdio>
 #include <exception>
@@ -17,6 +17,9 @@
 #include "eyas/ops/block/all.hpp"
 #include "eyas/optimizer/adamw.hpp"
 #include "eyas/optimizer/clip.hpp"
+#ifdef EYAS_BENCH_CUDNN
+#include "examples/cli/cudnn/attention.hpp"
+#endif
 
 namespace {
 using namespace eyas;
@@ -38,10 +41,11 @@ void attention_alone(const Cuda& cuda, const bench::StepShape& s, std::int64_t T
     const Element* q = rows.as<Element>().data();
     const std::vector<const Element*> k(static_cast<std::size_t>(ttt), q + s.D);
     const std::vector<float*> d(k.size(), sums.as<float>().data());
+    Element* o = out.as<Element>().data();
     const TttAttention<Element> a{
         1, T,   s.H,      s.G,      width, ttt - 1, mask.as<std::int64_t>().data(),
-        q, qkv, k.data(), k.data(), qkv};
-    Element* o = out.as<Element>().data();
+        q, qkv, k.data(), k.data(), qkv,   nullptr, true,
+        o, qkv};
     float* l = log_sum.as<float>().data();
     const DiagonalColumns columns{diagonal.as<float>().data(), diagonal.as<float>().data()};
     const auto forward =
@@ -78,6 +82,18 @@ double upload_alone(const Cuda& cuda, const Batch& batch, std::size_t runs) {
     return bench::times_of(upload, runs).median;
 }
 
+void choose_attention(const Cuda& cuda, const std::string& name) {
+    if (name == "strips") return;
+    if (name != "cudnn")
+        throw ContractError("attention is '" + name + "'", "train_step", "Use strips or cudnn");
+#ifdef EYAS_BENCH_CUDNN
+    cuda.attend_by(cli::cudnn_attention());
+#else
+    throw ContractError("this train_step was built without cuDNN", "--attention cudnn",
+                        "Build it where cuDNN 9 and the headers of cudnn-frontend are");
+#endif
+}
+
 template <PrecisionPolicy P>
 void run(const bench::Arguments& a, double peak) {
     using Element = typename P::Element;
@@ -95,6 +111,7 @@ void run(const bench::Arguments& a, double peak) {
     Eagle3<Cuda, P> model(bench::config_of(s, T), options, bench::first_tokens(s.V, s.W),
                           FrozenTarget{head, head}, 1);
     const Cuda& cuda = model.device();
+    choose_attention(cuda, a.text("attention"));
     AdamW<Cuda> optimizer(cuda, model.parameters());
     double loss = 0, rows = 0;
     const auto step = [&] {
@@ -120,6 +137,7 @@ void run(const bench::Arguments& a, double peak) {
     std::printf("backward  %9.2f ms   (forward and backward less forward)\n",
                 (both.median - forward.median) * 1e3);
     attention_alone<P>(cuda, s, T, ttt, runs);
+    std::printf("attention by %s\n", cuda.attention_use().text().c_str());
     std::printf("step      %9.2f ms   (min %.2f, max %.2f, %zu runs)\n", all.median * 1e3,
                 all.min * 1e3, all.max * 1e3, runs);
     std::printf("speed     %9.0f tokens/s   %.1f TFLOP/s   MFU %.1f %% of %.0f TFLOP/s\n",
@@ -138,7 +156,8 @@ int main(int argc, char** argv) {
                                   {"tokens", "512"},
                                   {"ttt", "7"},
                                   {"steps", "5"},
-                                  {"precision", "bf16"}}};
+                                  {"precision", "bf16"},
+                                  {"attention", "strips"}}};
         if (a.text("precision") == "fp32")
             run<F32>(a, 67e12);
         else

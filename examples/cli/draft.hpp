@@ -18,6 +18,7 @@ struct DraftArguments {
                                            activations = "keep";
     Eagle3Options model;
     std::uint64_t seed = 0;
+    std::string attention = "strips";
     int gpu = 0;  // which, of device cuda
 
     /// `whole` false: config and map may also come from a checkpoint.
@@ -55,9 +56,17 @@ struct DraftArguments {
                        "each: the one that LOCAL_RANK numbers")
             ->capture_default_str()
             ->check(CLI::IsMember({"cpu", "cuda"}));
+        app.add_option("--attention", attention,
+                       "strips: own kernels, which round as the reference does; or cudnn: bfloat16 "
+                       "on a GPU, scores in fp32")
+            ->capture_default_str()
+            ->check(CLI::IsMember({"strips", "cudnn"}));
         app.add_option("--seed", seed, "initial weights and order of samples")
             ->capture_default_str();
     }
+
+    /// Throws ContractError for options that do not go together, or that this program lacks.
+    void check() const { require_attention(attention, device, precision); }
 
     /// The map given, else that of the draft in `weights`, else every token.
     VocabMap map_for(const ModelConfig& c, const std::string& weights = "") const {
@@ -91,9 +100,9 @@ struct DraftArguments {
         return with_model_kind(device, precision, [&]<class M>(ModelKind<M>) {
             std::optional<M> m;
             {
+                const auto on = device_for<typename M::DeviceType>(gpu, attention);
                 const HfWeights weights(target);  // let go when the model has its copy
-                m.emplace(c, options(), map, FrozenTarget::of(weights), seed,
-                          device_at<typename M::DeviceType>(gpu));
+                m.emplace(c, options(), map, FrozenTarget::of(weights), seed, on);
             }
             return f(*m);
         });

@@ -41,6 +41,7 @@ public:
 
 private:
     OrderedJson run() override {
+        draft_.check();
         if (replay_ != "none") parse_draft_shape(replay_);  // refused before any work
         std::string weights;
         if (!checkpoint_.empty()) weights = weights_file(checkpoint_).string();

@@ -12,6 +12,9 @@
 #include "eyas/device/cuda_ranges.cuh"
 #include "eyas/ops/block/all.hpp"
 #endif
+#ifdef EYAS_CLI_CUDNN
+#include "examples/cli/cudnn/attention.hpp"
+#endif
 
 namespace eyas::cli {
 
@@ -47,6 +50,40 @@ auto with_model_kind(const std::string& device, const std::string& precision, co
     throw ContractError("this eyas was built without CUDA", "--device " + device,
                         "Use eyas-cuda (bazel build //examples/cli:eyas-cuda)");
 #endif
+}
+
+/// Throws ContractError unless this program has that attention for such a draft: `strips` is there
+/// for all, `cudnn` for bfloat16 on a GPU.
+inline void require_attention(const std::string& attention, const std::string& device,
+                              const std::string& precision) {
+    if (attention == "strips") return;
+    if (device != "cuda" || precision != Bf16::name)
+        throw ContractError("cuDNN attends in bfloat16 on a GPU", "--attention " + attention,
+                            "Add --device cuda --precision bfloat16, or leave --attention out");
+#ifndef EYAS_CLI_CUDNN
+    throw ContractError("this eyas was built without cuDNN", "--attention " + attention,
+                        "Build eyas-cuda where cuDNN 9 and the headers of cudnn-frontend are "
+                        "(tools/cuda/setup.sh), or leave --attention out");
+#endif
+}
+
+/// The device that a draft is to be on, with its attention (require_attention).
+template <class D>
+D device_for(int gpu, [[maybe_unused]] const std::string& attention) {
+    const D device = device_at<D>(gpu);
+#ifdef EYAS_CLI_CUDNN
+    if constexpr (requires { device.attend_by(nullptr); })
+        if (attention == "cudnn") device.attend_by(cudnn_attention());
+#endif
+    return device;
+}
+
+/// How a GPU attended by a library, for the user; empty where none was chosen.
+template <class D>
+std::string attention_text([[maybe_unused]] const D& device, const std::string& attention) {
+    if constexpr (requires { device.attention_use(); })
+        if (attention != "strips") return "attention: " + device.attention_use().text();
+    return {};
 }
 
 /// What shows the stages of a training in the device's profiler; null where it has none.

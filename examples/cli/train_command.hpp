@@ -42,6 +42,7 @@ public:
 
 private:
     OrderedJson run() override {
+        a_.draft.check();
         raise_open_files();
         const TrainingGroup::Leave leave(group_);
         join_others();
@@ -229,6 +230,8 @@ private:
         auto result =
             TrainingRun(a_, group_, held_out, configuration(), plan_)(store, samples, count, model);
         if (trace) trace->close();
+        if (const auto said = attention_text(model.device(), a_.draft.attention); !said.empty())
+            std::printf("%s\n", said.c_str());
         group_.member().barrier();  // who leaves earlier is lost to those in a call
         result["ledger"] = {};
         if (ledger) {

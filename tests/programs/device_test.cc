@@ -2,6 +2,7 @@
 // what is not released.
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <cstdio>
 #include <filesystem>
 #include <sstream>
 
@@ -112,6 +113,37 @@ TEST_CASE(
         pool->signal(SIGTERM);
         CHECK(pool->wait() == 0);
     }
+}
+
+TEST_CASE("train --attention cudnn: bfloat16 by cuDNN's graphs, the same bits each time") {
+    const TinyJob job;
+    job.capture();
+    const Words bf16{"--precision", "bfloat16", "--log-interval", "1"};
+    auto by_cudnn = bf16;
+    by_cudnn.insert(by_cudnn.end(), {"--attention", "cudnn"});
+    for (const Words& wrong :
+         {Words{"--attention", "cudnn"}, Words{"--attention", "cudnn", "--precision", "bfloat16"}})
+        CHECK_THAT(job.run(job.train("wrong", job.colocated(), wrong), 1)->errors(),
+                   Contains("Add --device cuda --precision bfloat16"));
+    auto words = job.train("cudnn", job.colocated(), by_cudnn);
+    words.insert(words.end(), {"--device", "cuda"});
+    const auto first = job.start(words, {{"EYAS_FAKE_GPUS", "1"}}, with_cuda);
+    if (first->wait() == 1 && first->errors().find("built without cuDNN") != std::string::npos) {
+        std::printf("SKIPPED: cuDNN or the headers of cudnn-frontend are not here\n");
+        return;
+    }
+    CHECK_THAT(first->output(), Contains("done at step 12") && Contains("attention: cuDNN 9.") &&
+                                    !Contains("own strips"));
+    on_cuda(job, job.train("again", job.colocated(), by_cudnn));
+    on_cuda(job, job.train("strips", job.colocated(), bf16));
+    CHECK_THAT(job.run({"compare", job.path("cudnn"), job.path("again")})->output(),
+               Contains("identical"));
+    const auto a = losses(job, "cudnn"), b = losses(job, "strips");
+    REQUIRE(a.size() == 12);
+    REQUIRE(b.size() == 12);
+    // Before anything was learned apart: results of attention that differ by a rounding or two.
+    CHECK(a[0] == Approx(b[0]).epsilon(0x1p-8));
+    CHECK(a[0] != b[0]);
 }
 
 TEST_CASE("without a GPU, or without CUDA in the program, that is said, and nothing is written") {
