@@ -35,6 +35,7 @@ void attention_alone(const Cuda& cuda, const bench::StepShape& s, std::int64_t T
     std::ranges::fill(ones.as<std::int64_t>(), 1);
     const Tensor mask = on_device(cuda, std::move(ones));
     Tensor out = zeros_on(cuda, dtype_of<Element>, {T, qkv}),
+           gradient = zeros_on(cuda, dtype_of<Element>, {T, qkv}),
            sums = zeros_on(cuda, DType::F32, {T, s.D}),
            log_sum = zeros_on(cuda, DType::F32, {s.H, T}),
            diagonal = zeros_on(cuda, DType::F32, {s.H, T, ttt});
@@ -52,7 +53,8 @@ void attention_alone(const Cuda& cuda, const bench::StepShape& s, std::int64_t T
         bench::times_of([&] { ttt_attention(cuda, a, o, qkv, l), cuda.synchronize(); }, runs);
     const auto backward = bench::times_of(
         [&] {
-            ttt_attention_backward(cuda, a, l, q, qkv, o, qkv, d[0], d[0], columns);
+            ttt_attention_backward(cuda, a, l, q, qkv, gradient.as<Element>().data(), qkv, d[0],
+                                   d[0], columns);
             ttt_attention_backward_diagonal(cuda, a, columns, q, qkv, d.data(), d.data());
             cuda.synchronize();
         },
