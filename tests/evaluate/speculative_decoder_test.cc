@@ -234,6 +234,28 @@ TEST_CASE("one token and the last positions", "[evaluate]") {
     }
 }
 
+TEST_CASE("a draft with fewer positions than its target ends a text at them", "[evaluate]") {
+    auto& world = World::get();
+    constexpr std::int64_t fewer = 50;
+    TinyDraft small(world.target, 2, {{"max_position_embeddings", fewer}});
+    auto draft = small.decoder(world.target);
+    CHECK(decodable_positions(world.target.model.config(), draft.config()) == fewer);
+    SpeculativeOptions o;
+    o.shape = GENERATE(from_range(std::begin(shapes), std::end(shapes)));
+    SpeculativeDecoder<Cpu> decoder(world.target.model, draft, o);
+    CHECK_THROWS_WITH(decoder.run(std::vector<Ids>{random_ids(fewer, sizes.vocab, 1)}),
+                      Catch::Contains("Give 1 to 49 tokens"));
+    const std::vector<Ids> from{random_ids(fewer - 1, sizes.vocab, 1),
+                                random_ids(fewer - 9, sizes.vocab, 2)};
+    const auto want = plain(world.target.model, from, o);
+    std::int64_t told = 0;
+    decoder.run(from, [&](const DecodedText& t) {
+        ++told;
+        CHECK(t.input_ids == Ids(want[t.index].begin(), want[t.index].begin() + fewer));
+    });
+    CHECK(told == 2);
+}
+
 TEST_CASE("a wide dynamic tree finds room in the cache for what it does not verify", "[evaluate]") {
     auto& world = World::get();
     SpeculativeOptions o;
@@ -307,10 +329,12 @@ TEST_CASE("options and drafts that do not fit are refused", "[evaluate]") {
     CHECK_THROWS_AS(with([](auto& o) { o.sequences = 0; }), ContractError);
     CHECK_THROWS_AS(with([](auto& o) { o.sampling.temperature = -1; }), ContractError);
     CHECK_THROWS_AS(with([](auto& o) { o.sampling.top_p = 0; }), ContractError);
-    CHECK_THROWS_AS(with([](auto& o) {
-                        o.shape = DraftShape::tree({2}), o.verification = Verification::Rejection;
-                    }),
-                    ContractError);
+    // Options tell by themselves what does not go together, before there is a model.
+    SpeculativeOptions tree;
+    tree.shape = DraftShape::tree({2, 2}), tree.verification = Verification::Rejection;
+    CHECK_THROWS_AS(tree.check(), ContractError);
+    CHECK_THROWS_WITH(tree.check(), Catch::Contains("rejection sampling of tree:2,2"));
+    CHECK_THROWS_AS(with([&](auto& o) { o = tree; }), ContractError);
     const auto of_other = [&](test::TinySizes other) {
         TinyTarget target(other, positions);
         TinyDraft alien(target);
