@@ -362,6 +362,28 @@ TEST_CASE("sampled chains are draws from what they say", "[evaluate]") {
                     ContractError);
 }
 
+TEST_CASE("a logit that is no number is told, of greedy drafts and of sampled ones", "[evaluate]") {
+    Pair pair;
+    for (const auto& p : pair.draft.model.parameters())
+        if (p.name == "lm_head.weight") p.value.as<float>()[5 * sizes.width] = NAN;  // of one token
+    auto decoder = pair.draft.decoder(pair.target);
+    auto cache = pair.room();
+    auto r = pair.fed({1, 2, 3}, cache);
+    const auto root = r.root();
+    const auto refused = [&](const DraftShape& shape, const SamplingOptions* sampled) {
+        DraftTrees<Cpu> trees(decoder, cache, shape, sampled);
+        CHECK_THROWS_AS(trees.grow({&root, 1}), DataError);
+        CHECK_THROWS_WITH(trees.grow({&root, 1}),
+                          Catch::Contains("DraftTrees: the draft: a logit is no number"));
+    };
+    refused(DraftShape::chain(2), nullptr);
+    refused(DraftShape::tree({3, 2}), nullptr);
+    for (const double temperature : {0.0, 1.0}) {
+        const SamplingOptions options{.temperature = temperature};
+        refused(DraftShape::chain(2), &options);
+    }
+}
+
 TEST_CASE("acceptance counts what was judged", "[evaluate]") {
     Acceptance a;
     CHECK(a.length() == 0);
