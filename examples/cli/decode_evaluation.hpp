@@ -77,8 +77,8 @@ public:
     }
 
     /// Reads the prompts, before any weights are. `own_layers`: those that the draft reads, where
-    /// something says so. Throws ContractError for other --layers; DataError that names file and
-    /// line for a prompt that leaves no position to decode.
+    /// something says so. Throws ContractError for other --layers, or not three; DataError that
+    /// names file and line for a prompt that leaves no position to decode.
     void prepare(const ModelConfig& target, const ModelConfig& draft,
                  const std::optional<std::vector<std::int64_t>>& own_layers) {
         const auto own = own_layers.value_or(layers_);
@@ -86,6 +86,7 @@ public:
         if (layers_ != own)
             throw ContractError("the draft reads other layers: " + Json(own).dump(),
                                 "--layers " + Json(layers_).dump(), "Leave out --layers");
+        if (!layers_.empty()) require_three_layers(layers_);
         prompts_ = read_prompts(target, draft);
     }
 
