@@ -40,6 +40,7 @@ private:
         const HfWeights weights(model_);
         limits_.vocab_size = weights.config().vocab_size;
         limits_.positions = longest_sequence(weights.config());
+        if (!layers_.empty()) require_three_layers(layers_);
         const auto conversations = read_conversations(conversations_, limits_);
         TargetModel<Cpu> model(weights, {layers_, false});
         Progress progress("capture", static_cast<std::int64_t>(conversations.size()));

@@ -6,6 +6,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "evaluation_text.hpp"
@@ -67,25 +68,35 @@ public:
 
     bool wanted() const { return !conversations_.empty(); }
 
-    /// `trained_on`: the convention of the features that the draft was trained on, `asked_for` the
-    /// layers that its config names, where they say.
-    /// Its weights are rounded to bfloat16, as an engine has them. Throws ContractError for another
-    /// target, or other layers than those.
-    OrderedJson run(const HfWeights& target_weights,
-                    const std::optional<CaptureConvention>& trained_on,
-                    const std::optional<std::vector<std::int64_t>>& asked_for,
-                    const ModelConfig& draft_config, const VocabMap& map,
-                    std::span<const NamedTensor> draft_weights) {
-        const auto own = trained_on ? trained_on->layers : asked_for.value_or(layers_);
+    /// First of all, before anything is read. Throws ContractError for options that are out of
+    /// range, or do not go together.
+    void check() {
+        options_.shape = parse_draft_shape(shape_);
+        options_.verification = rejection_ ? Verification::Rejection : Verification::Match;
+        options_.check();
+    }
+
+    /// Reads the prompts, before any weights are. `own_layers`: those that the draft reads, where
+    /// something says so. Throws ContractError for other --layers, or not three; DataError that
+    /// names file and line for a prompt that leaves no position to decode.
+    void prepare(const ModelConfig& target, const ModelConfig& draft,
+                 const std::optional<std::vector<std::int64_t>>& own_layers) {
+        const auto own = own_layers.value_or(layers_);
         if (layers_.empty()) layers_ = own;
         if (layers_ != own)
             throw ContractError("the draft reads other layers: " + Json(own).dump(),
                                 "--layers " + Json(layers_).dump(), "Leave out --layers");
-        options_.shape = parse_draft_shape(shape_);
-        options_.verification = rejection_ ? Verification::Rejection : Verification::Match;
-        if (rejection_ && !options_.shape.is_chain())
-            throw ContractError("rejection sampling asks for a chain", "--draft " + shape_,
-                                "Use --draft chain:DEPTH, or leave out --rejection");
+        if (!layers_.empty()) require_three_layers(layers_);
+        prompts_ = read_prompts(target, draft);
+    }
+
+    /// `trained_on`: the convention of the features that the draft was trained on, where that is
+    /// known. Its weights are rounded to bfloat16, as an engine has them. Throws ContractError for
+    /// another target.
+    OrderedJson run(const HfWeights& target_weights,
+                    const std::optional<CaptureConvention>& trained_on,
+                    const ModelConfig& draft_config, const VocabMap& map,
+                    std::span<const NamedTensor> draft_weights) {
         options_.stop = &stop_requested();
         TargetModel<Cpu> target(target_weights, {layers_});
         if (trained_on)
@@ -98,14 +109,13 @@ public:
         if (options_.stop_ids.empty()) options_.stop_ids = default_stop_ids(target_weights.path());
         const auto rounded = in_bfloat16(draft_weights);
         DraftDecoder<Cpu> draft(draft_config, map, rounded.views, target.embedding());
-        const auto prompts = read_prompts(target.config());
         auto plain_options = options_;
         plain_options.shape = DraftShape::none();
         plain_options.verification = Verification::Match;
-        const auto plain = decode("plain", target, draft, plain_options, prompts);
-        const auto drafted = decode("drafts", target, draft, options_, prompts);
+        const auto plain = decode("plain", target, draft, plain_options);
+        const auto drafted = decode("drafts", target, draft, options_);
         if (stop_requested()) return {};
-        return told(plain, drafted, prompts.size());
+        return told(plain, drafted);
     }
 
 private:
@@ -135,33 +145,39 @@ private:
         return r;
     }
 
-    /// What comes before each conversation's first supervised token.
-    std::vector<std::vector<std::int64_t>> read_prompts(const ModelConfig& c) const {
+    /// What comes before each conversation's first supervised token; how long the rest is does not
+    /// matter.
+    std::vector<std::vector<std::int64_t>> read_prompts(const ModelConfig& target,
+                                                        const ModelConfig& draft) const {
+        const auto positions = decodable_positions(target, draft);
         std::vector<std::vector<std::int64_t>> prompts;
-        for (auto& conversation : read_conversations(
-                 conversations_, {.max_len = longest_sequence(c), .vocab_size = c.vocab_size})) {
-            if (most_ > 0 && std::ssize(prompts) >= most_) break;
-            const auto end = std::ranges::find(conversation.loss_mask, 1);
-            conversation.input_ids.resize(
-                static_cast<std::size_t>(end - conversation.loss_mask.begin()));
-            if (!conversation.input_ids.empty()) prompts.push_back(conversation.input_ids);
-        }
+        eyas::detail::for_each_line(conversations_, [&](auto line, const std::string& where) {
+            auto c =
+                eyas::detail::parse_conversation(line, {.vocab_size = target.vocab_size}, where);
+            if (most_ > 0 && std::ssize(prompts) >= most_) return;
+            const auto end = std::ranges::find(c.loss_mask, 1);
+            c.input_ids.resize(static_cast<std::size_t>(end - c.loss_mask.begin()));
+            if (c.tokens() >= positions)
+                throw DataError("a prompt of " + std::to_string(c.tokens()) + " tokens", where,
+                                "Shorten it, or leave it out: target and draft have " +
+                                    std::to_string(positions) + " positions for prompt and answer");
+            if (!c.input_ids.empty()) prompts.push_back(std::move(c.input_ids));
+        });
         if (prompts.empty())
             throw DataError("no conversation has a prompt", conversations_,
                             "Mark answers with loss_mask 1 and prompts with 0");
         return prompts;
     }
 
-    static Decoded decode(const char* what, TargetModel<Cpu>& target, DraftDecoder<Cpu>& draft,
-                          const SpeculativeOptions& options,
-                          const std::vector<std::vector<std::int64_t>>& prompts) {
+    Decoded decode(const char* what, TargetModel<Cpu>& target, DraftDecoder<Cpu>& draft,
+                   const SpeculativeOptions& options) const {
         Decoded d;
-        d.texts.resize(prompts.size());
+        d.texts.resize(prompts_.size());
         SpeculativeDecoder<Cpu> decoder(target, draft, options);
-        Progress progress(what, std::ssize(prompts));
+        Progress progress(what, std::ssize(prompts_));
         std::int64_t done = 0;
         const auto begin = std::chrono::steady_clock::now();
-        d.acceptance = decoder.run(prompts, [&](const DecodedText& text) {
+        d.acceptance = decoder.run(prompts_, [&](const DecodedText& text) {
             d.texts[text.index] = text.input_ids;
             d.tokens += std::ssize(text.input_ids) - text.prompt_tokens;
             progress.show(++done);
@@ -170,7 +186,8 @@ private:
         return d;
     }
 
-    OrderedJson told(const Decoded& plain, const Decoded& drafted, std::size_t prompts) const {
+    OrderedJson told(const Decoded& plain, const Decoded& drafted) const {
+        const auto prompts = prompts_.size();
         std::size_t equal = 0;
         for (std::size_t i = 0; i < prompts; ++i) equal += plain.texts[i] == drafted.texts[i];
         const double speed_up = drafted.rate() / std::max(plain.rate(), 1e-9);
@@ -195,6 +212,7 @@ private:
     std::string conversations_, shape_ = "chain:4";
     SpeculativeOptions options_;
     std::vector<std::int64_t> layers_;
+    std::vector<std::vector<std::int64_t>> prompts_;
     bool rejection_ = false;
     std::int64_t most_ = 0;
 };

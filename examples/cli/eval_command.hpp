@@ -42,7 +42,8 @@ public:
 private:
     OrderedJson run() override {
         draft_.check();
-        if (replay_ != "none") parse_draft_shape(replay_);  // refused before any work
+        if (replay_ != "none") replay_shape_ = parse_draft_shape(replay_);
+        if (decoding_.wanted()) decoding_.check();
         std::string weights;
         if (!checkpoint_.empty()) weights = weights_file(checkpoint_).string();
         const auto dir = std::filesystem::path(weights).parent_path();
@@ -52,7 +53,6 @@ private:
         const auto config_file = weights.empty() ? draft_.config : (dir / "config.json").string();
         const auto config = read_draft_config(config_file);
         const auto map = draft_.map_for(config, weights);
-        if (!weights.empty()) draft_.require_embedding(weights);
         if (decoding_.wanted()) return decode(config, map, weights);
         if (store_.uri.empty())
             throw ContractError("neither --store nor --conversations is given", "eval",
@@ -61,8 +61,7 @@ private:
         if (const auto c = convention_of_samples(manifest))
             require_captured_for(*c, config, config_file, draft_.target);
         loader_.shuffle = loader_.drop_last = false;
-        return draft_.with_model(config, map, [&](auto& model) {
-            if (!weights.empty()) load_weights_into(model, weights);
+        return with_draft(config, map, weights, [&](auto& model) {
             return with_store(
                 store_, [&](auto& store) { return evaluate_all(store, manifest, model, dir); });
         });
@@ -71,13 +70,25 @@ private:
     OrderedJson decode(const ModelConfig& config, const VocabMap& map, const std::string& weights) {
         const HfWeights target(draft_.target);
         const auto convention = recorded_convention(config, weights);
-        const auto layers = configured_layers(config.source, weights);
-        return draft_.with_model(config, map, [&](auto& model) {
-            if (!weights.empty()) load_weights_into(model, weights);
+        decoding_.prepare(target.config(), config,
+                          convention ? std::optional(convention->layers)
+                                     : configured_layers(config.source, weights));
+        return with_draft(config, map, weights, [&](auto& model) {
             const auto host = eyas::detail::weights_on_host(model);
             const auto content = host.content();
-            return decoding_.run(target, convention, layers, config, map,
+            return decoding_.run(target, convention, config, map,
                                  draft_tensors(content.parameters, content.vocab_map));
+        });
+    }
+
+    /// f(model) of the draft in `weights`; where none are named, of an untrained one.
+    template <class F>
+    OrderedJson with_draft(const ModelConfig& config, const VocabMap& map,
+                           const std::string& weights, const F& f) const {
+        if (!weights.empty()) draft_.require_embedding(weights);
+        return draft_.with_model(config, map, [&](auto& model) {
+            if (!weights.empty()) load_weights_into(model, weights);
+            return f(model);
         });
     }
 
@@ -88,10 +99,10 @@ private:
         Progress progress("eval", loader.batches_per_epoch());
         auto e = eyas::evaluate(model, loader,
                                 {.on_progress = [&](std::int64_t done) { progress.show(done); }});
-        if (replay_ != "none") {
+        if (replay_shape_) {
             const HfWeights target(draft_.target);
             Loader<S> again(store, manifest, loader_);
-            e.decoded = decode_along(model, again, parse_draft_shape(replay_), target);
+            e.decoded = decode_along(model, again, *replay_shape_, target);
         }
         std::printf("%s on %lld samples: %s  expected tokens per target pass %.3f\n",
                     dir.empty() ? "untrained draft" : dir.c_str(),
@@ -107,6 +118,7 @@ private:
     LoaderOptions loader_;
     DecodeEvaluation decoding_;
     std::string checkpoint_, manifest_, replay_ = "chain:5";
+    std::optional<DraftShape> replay_shape_;
 };
 
 }  // namespace eyas::cli

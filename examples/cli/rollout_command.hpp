@@ -117,6 +117,7 @@ private:
         options_.capture = !features_.empty() || !store_.uri.empty();
         options_.stop = &stop_requested();
         options_.check(weights.config().vocab_size);
+        if (options_.capture && !layers_.empty()) require_three_layers(layers_);
         TargetModel<Cpu> model(weights,
                                {options_.capture ? layers_ : std::vector<std::int64_t>{0}});
         if (!features_.empty()) {

@@ -3,69 +3,17 @@
 #include <catch2/catch.hpp>
 #include <map>
 
-#include "eyas/evaluate/acceptance.hpp"
-#include "tests/evaluate/tiny_pair.hpp"
+#include "tests/evaluate/draft_root.hpp"
 
 using namespace eyas;
 using eyas::test::Ids;
 using eyas::test::random_ids;
-using eyas::test::TinyDraft;
-using eyas::test::TinyTarget;
+using eyas::test::scores;
+using Pair = eyas::test::TinyPair;
 
 namespace {
 
-constexpr test::TinySizes sizes{32, 48, 3, 4, 2, 12, 64};
-
-/// A target, a draft with 16 ids of 64, and the states of a prompt.
-struct Pair {
-    TinyTarget target{sizes};
-    TinyDraft draft{target, 4};
-    DraftDecoder<Cpu> decoder = draft.decoder(target);
-
-    /// A prompt's rows in a cache: the place where trees begin.
-    struct Root {
-        KvCache::Sequence sequence;
-        std::vector<float> state;
-        std::int64_t position = 0;
-        DraftRoot root(std::uint64_t id = 0) { return {&sequence, state.data(), id, position}; }
-    };
-    /// Rows of the prompt, then of `path` (a row's state goes into the next), one by one, as a
-    /// text.
-    Root fed(const Ids& prompt, KvCache& cache, const Ids& path = {}) {
-        const auto d = sizes.width, n = std::ssize(prompt) - 1;
-        const auto states = target.model.forward(prompt);
-        std::vector<float> x(static_cast<std::size_t>(n * d));
-        decoder.project(states.captured.as<float>().data(), n, x.data());
-        Root r;
-        const NewRows rows{&r.sequence, n};
-        decoder.forward(x.data(), std::span(prompt).subspan(1), {&rows, 1}, cache, x.data());
-        r.state.assign(x.end() - d, x.end());
-        for (const auto& token : path) {
-            const NewRows one{&r.sequence, 1};
-            decoder.forward(r.state.data(), {&token, 1}, {&one, 1}, cache, r.state.data());
-        }
-        r.position = std::ssize(prompt) + std::ssize(path);
-        return r;
-    }
-    KvCache room() { return decoder.make_cache(4096); }
-};
-
-/// Log probability of each target id that has a draft id, after prompt and path; from a text
-/// decoded from its beginning, softmax in double.
-using Scores = std::map<std::int64_t, double>;
-Scores scores(Pair& pair, const Ids& prompt, const Ids& path) {
-    auto cache = pair.room();
-    const auto r = pair.fed(prompt, cache, path);
-    std::vector<float> z(static_cast<std::size_t>(pair.draft.map.draft_vocab_size()));
-    pair.decoder.logits(r.state.data(), 1, z.data());
-    double sum = 0;
-    for (auto v : z) sum += std::exp(static_cast<double>(v));
-    Scores all;
-    for (std::size_t w = 0; w < z.size(); ++w)
-        all[pair.draft.map.target_id(static_cast<std::int64_t>(w))] =
-            static_cast<double>(z[w]) - std::log(sum);
-    return all;
-}
+constexpr auto sizes = test::pair_sizes;
 
 /// A tree as a set: log probability by path.
 using Paths = std::map<Ids, double>;
@@ -129,75 +77,6 @@ void check_same(const Paths& got, const Paths& want) {
 }
 
 }  // namespace
-
-TEST_CASE("shapes are read and written", "[evaluate]") {
-    for (const char* text :
-         {"chain:1", "chain:16", "tree:4,2,1", "tree:3", "dynamic:6,8,32", "dynamic:1,1,1",
-          "dynamic:3,1,2", "tree:1024", "chain:5@0.4", "dynamic:6,8,32@0.05"})
-        CHECK(parse_draft_shape(text).text() == text);
-    CHECK(parse_draft_shape("tree:1,1").text() == "chain:2");
-    CHECK(parse_draft_shape("chain:5@0.4").confidence == 0.4);
-    CHECK(parse_draft_shape("chain:5@0").text() == "chain:5");
-    for (const char* text : {"",
-                             "chain",
-                             "chain:",
-                             "chain:0",
-                             "chain:-1",
-                             "chain:+1",
-                             "chain:17",
-                             "chain:2,2",
-                             "chain:5,",
-                             "chain:5x",
-                             "chain: 5",
-                             "tree:",
-                             "tree:4,,2",
-                             "tree:,4",
-                             "tree:4,",
-                             "tree:0,1",
-                             "tree:1025",
-                             "tree:32,33",
-                             "tree:1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1",
-                             "tree:31,31,2",
-                             "dynamic:6,8",
-                             "dynamic:6,8,32,1",
-                             "dynamic:6,0,32",
-                             "dynamic:6,8,0",
-                             "dynamic:17,1,1",
-                             "dynamic:2,33,9",
-                             "chain:99999999999999999999",
-                             "chain:5@",
-                             "chain:5@x",
-                             "chain:5@0.4x",
-                             "chain:5@1",
-                             "chain:5@-0.1",
-                             "chain:5@nan",
-                             "chain:5@inf",
-                             "chain@0.4:5",
-                             "@0.4",
-                             "bush:3",
-                             "Chain:3",
-                             ":3"}) {
-        INFO(text);
-        CHECK_THROWS_AS(parse_draft_shape(text), ContractError);
-    }
-    CHECK_THROWS_WITH(parse_draft_shape("bush:3"), Catch::Contains("bush:3"));
-    CHECK_NOTHROW(DraftShape::none().check());  // plain decoding
-    CHECK_THROWS_AS(DraftShape::chain(-1), ContractError);
-    CHECK_THROWS_AS((DraftShape{{2, 2}, -1, 0}).check(), ContractError);
-    CHECK_THROWS_AS((DraftShape{{2, 2}, 2, -1}).check(), ContractError);
-    // Without a total, all nodes: what is written means the same.
-    CHECK(parse_draft_shape(DraftShape::dynamic(3, 4, 0).text()).nodes() == 4 + 16 + 16);
-}
-
-TEST_CASE("numbers of nodes and of rows", "[evaluate]") {
-    CHECK(DraftShape::chain(5).nodes() == 5);
-    CHECK(DraftShape::chain(5).expanded() == 4);
-    CHECK(DraftShape::tree({4, 2, 1}).nodes() == 4 + 8 + 8);
-    CHECK(DraftShape::tree({4, 2, 1}).expanded() == 4 + 8);
-    CHECK(DraftShape::dynamic(3, 4, 10).nodes() == 10);
-    CHECK(DraftShape::dynamic(3, 4, 1000).nodes() == 4 + 16 + 16);
-    CHECK(DraftShape::dynamic(3, 4, 10).expanded() == 8);
-}
 
 TEST_CASE("a tree is cut, thinned and searched", "[evaluate]") {
     // 0 and 1 follow the sequence; 2, 3 follow 0; 4 follows 1; 5 follows 3.
@@ -327,62 +206,4 @@ TEST_CASE("equal tokens are taken by their ids", "[evaluate]") {
     const auto t = grown(DraftShape::dynamic(2, 2, 4));
     CHECK(t.tokens == Ids{id(0), id(1), id(0), id(1)});
     CHECK(t.parents == Ids{-1, -1, 0, 0});
-}
-
-TEST_CASE("sampled chains are draws from what they say", "[evaluate]") {
-    Pair pair;
-    const auto prompt = random_ids(12, sizes.vocab, 9);
-    const SamplingOptions options{.temperature = 1.5, .top_p = 0.9, .seed = 5};
-    auto cache = pair.room();
-    auto r = pair.fed(prompt, cache);
-    DraftTrees<Cpu> trees(pair.decoder, cache, DraftShape::chain(3), &options);
-    Ids path;
-    for (std::uint64_t id = 0; id < 3; ++id) {
-        const auto root = r.root(id);
-        const auto& t = trees.grow({&root, 1})[0];
-        REQUIRE(t.distributions.size() == 3);
-        CHECK(t.parents == Ids{-1, 0, 1});
-        path.clear();
-        for (std::size_t i = 0; i < 3; ++i) {
-            const auto& q = t.distributions[i];
-            std::vector<float> wide(static_cast<std::size_t>(sizes.vocab), -INFINITY);
-            for (const auto& [token, p] : scores(pair, prompt, path))
-                wide[static_cast<std::size_t>(token)] = static_cast<float>(p);
-            TokenDistribution want;
-            want.assign(wide, options);
-            for (std::int64_t v = 0; v < sizes.vocab; ++v) CHECK(std::abs(want[v] - q[v]) < 1e-6);
-            const auto position = static_cast<std::uint64_t>(r.position) + i;
-            CHECK(t.tokens[i] == q.draw(keyed_uniform(5, id, position, 1)));
-            CHECK(std::abs(t.log_probability[i] - (i ? t.log_probability[i - 1] : 0) -
-                           std::log(q[t.tokens[i]])) < 1e-12);
-            path.push_back(t.tokens[i]);
-        }
-    }
-    CHECK_THROWS_AS(DraftTrees<Cpu>(pair.decoder, cache, DraftShape::tree({2}), &options),
-                    ContractError);
-}
-
-TEST_CASE("acceptance counts what was judged", "[evaluate]") {
-    Acceptance a;
-    CHECK(a.length() == 0);
-    CHECK(a.rate(0) == 0);  // nothing was proposed
-    a.add_pass(0, 0, 1);    // a pass without a draft
-    CHECK(a.length() == 1);
-    CHECK(a.rate(0) == 0);
-    a.add_pass(1, 1, 2);  // accepted, and the draft ended there
-    a.add_pass(1, 0, 1);  // refused at once
-    a.add_pass(3, 2, 3);  // refused at the third
-    CHECK(a.proposed == Ids{3, 1, 1});
-    CHECK(a.accepted == Ids{2, 1, 0});
-    CHECK(a.rate(0) == 2.0 / 3);
-    CHECK(a.rate(1) == 1);
-    CHECK(a.rate(2) == 0);
-    CHECK(a.rate(3) == 0);
-    CHECK(a.length() == 7.0 / 4);
-    Acceptance sum;
-    sum.add(a), sum.add({}), sum.add(a);
-    CHECK(sum.passes == 8);
-    CHECK(sum.tokens == 14);
-    CHECK(sum.proposed == Ids{6, 2, 2});
-    CHECK(sum.accepted == Ids{4, 2, 0});
 }

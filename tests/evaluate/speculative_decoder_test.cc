@@ -1,107 +1,24 @@
 #include "eyas/evaluate/speculative_decoder.hpp"
 
 #include <catch2/catch.hpp>
-#include <map>
 
-#include "eyas/evaluate/replay.hpp"
-#include "tests/evaluate/tiny_pair.hpp"
+#include "tests/evaluate/tiny_world.hpp"
 
 using namespace eyas;
+using eyas::test::decode;
 using eyas::test::Ids;
+using eyas::test::plain;
+using eyas::test::prompts;
 using eyas::test::random_ids;
 using eyas::test::TinyDraft;
 using eyas::test::TinyTarget;
+using eyas::test::Told;
+using World = eyas::test::TinyWorld;
 
 namespace {
 
-constexpr test::TinySizes sizes{32, 48, 3, 4, 2, 12, 64};
-constexpr std::int64_t positions = 192;
-
-/// Texts that the target decodes by itself, all side by side, a row of each in a forward; nothing
-/// of the decoder under test.
-std::vector<Ids> plain(TargetModel<Cpu>& target, std::vector<Ids> texts,
-                       const SpeculativeOptions& o) {
-    auto cache = target.make_cache(std::ssize(texts) * (positions + 16));
-    std::vector<KvCache::Sequence> sequences(texts.size());
-    std::vector<std::int64_t> limit;
-    for (const auto& t : texts)
-        limit.push_back(std::min(positions, std::ssize(t) + o.max_new_tokens));
-    for (;;) {
-        Ids ids;
-        std::vector<NewRows> rows;
-        std::vector<std::size_t> running;
-        for (std::size_t i = 0; i < texts.size(); ++i) {
-            const auto held = sequences[i].length(), n = std::ssize(texts[i]);
-            const bool stopped =
-                held > 0 && std::ranges::find(o.stop_ids, texts[i].back()) != o.stop_ids.end();
-            if (n >= limit[i] || stopped) continue;
-            running.push_back(i);
-            rows.push_back({&sequences[i], n - held});
-            ids.insert(ids.end(), texts[i].begin() + held, texts[i].end());
-        }
-        if (running.empty()) return texts;
-        const auto states = target.forward(ids, rows, cache);
-        const auto logits = target.logits(states.last);
-        std::size_t row = 0;
-        for (std::size_t k = 0; k < running.size(); ++k) {
-            row += static_cast<std::size_t>(rows[k].rows);
-            auto& text = texts[running[k]];
-            const auto v = static_cast<std::size_t>(sizes.vocab);
-            TokenDistribution p;
-            p.assign(logits.as<float>().subspan((row - 1) * v, v), o.sampling);
-            text.push_back(p.draw(keyed_uniform(o.sampling.seed, running[k],
-                                                static_cast<std::uint64_t>(text.size()))));
-        }
-    }
-}
-
-std::vector<Ids> prompts(std::size_t count) {
-    std::vector<Ids> all;
-    for (std::size_t i = 0; i < count; ++i)
-        all.push_back(random_ids(1 + static_cast<std::int64_t>(i * 7 % 40), sizes.vocab,
-                                 static_cast<std::uint32_t>(i)));
-    return all;
-}
-
-/// The target, a draft that knows nothing and one that was trained on its texts.
-struct World {
-    TinyTarget target{sizes, positions, 1, 0.2f};
-    TinyDraft random{target, 2}, trained{target};
-    World() {
-        std::vector<Ids> all;
-        for (const double temperature : {0.0, 0.7}) {
-            SpeculativeOptions o;
-            o.sampling = {.temperature = temperature, .seed = 77}, o.max_new_tokens = 47;
-            std::vector<Ids> begin;
-            for (std::uint32_t i = 0; i < 8; ++i) begin.push_back(random_ids(1, sizes.vocab, i));
-            for (auto& text : plain(target.model, begin, o)) all.push_back(text);
-        }
-        trained.train(target, all, 100);
-    }
-    static World& get() {
-        static World world;
-        return world;
-    }
-};
-
-struct Told {
-    std::vector<Ids> texts;
-    Acceptance all;
-    std::vector<Acceptance> each;
-};
-Told decode(TinyDraft& draft, const std::vector<Ids>& from, const SpeculativeOptions& o) {
-    auto& world = World::get();
-    auto decoder = draft.decoder(world.target);
-    SpeculativeDecoder<Cpu> speculative(world.target.model, decoder, o);
-    Told told{std::vector<Ids>(from.size()), {}, std::vector<Acceptance>(from.size())};
-    told.all = speculative.run(from, [&](const DecodedText& t) {
-        CHECK(told.texts[t.index].empty());
-        CHECK(t.prompt_tokens == std::ssize(from[t.index]));
-        told.texts[t.index] = t.input_ids;
-        told.each[t.index] = t.acceptance;
-    });
-    return told;
-}
+constexpr auto sizes = test::world_sizes;
+constexpr auto positions = test::world_positions;
 
 /// The first token of a text is the target's alone; all others come from passes.
 void check_counts(const Told& told, const std::vector<Ids>& from, const DraftShape& shape) {
@@ -234,6 +151,28 @@ TEST_CASE("one token and the last positions", "[evaluate]") {
     }
 }
 
+TEST_CASE("a draft with fewer positions than its target ends a text at them", "[evaluate]") {
+    auto& world = World::get();
+    constexpr std::int64_t fewer = 50;
+    TinyDraft small(world.target, 2, {{"max_position_embeddings", fewer}});
+    auto draft = small.decoder(world.target);
+    CHECK(decodable_positions(world.target.model.config(), draft.config()) == fewer);
+    SpeculativeOptions o;
+    o.shape = GENERATE(from_range(std::begin(shapes), std::end(shapes)));
+    SpeculativeDecoder<Cpu> decoder(world.target.model, draft, o);
+    CHECK_THROWS_WITH(decoder.run(std::vector<Ids>{random_ids(fewer, sizes.vocab, 1)}),
+                      Catch::Contains("Give 1 to 49 tokens"));
+    const std::vector<Ids> from{random_ids(fewer - 1, sizes.vocab, 1),
+                                random_ids(fewer - 9, sizes.vocab, 2)};
+    const auto want = plain(world.target.model, from, o);
+    std::int64_t told = 0;
+    decoder.run(from, [&](const DecodedText& t) {
+        ++told;
+        CHECK(t.input_ids == Ids(want[t.index].begin(), want[t.index].begin() + fewer));
+    });
+    CHECK(told == 2);
+}
+
 TEST_CASE("a wide dynamic tree finds room in the cache for what it does not verify", "[evaluate]") {
     auto& world = World::get();
     SpeculativeOptions o;
@@ -307,10 +246,12 @@ TEST_CASE("options and drafts that do not fit are refused", "[evaluate]") {
     CHECK_THROWS_AS(with([](auto& o) { o.sequences = 0; }), ContractError);
     CHECK_THROWS_AS(with([](auto& o) { o.sampling.temperature = -1; }), ContractError);
     CHECK_THROWS_AS(with([](auto& o) { o.sampling.top_p = 0; }), ContractError);
-    CHECK_THROWS_AS(with([](auto& o) {
-                        o.shape = DraftShape::tree({2}), o.verification = Verification::Rejection;
-                    }),
-                    ContractError);
+    // Options tell by themselves what does not go together, before there is a model.
+    SpeculativeOptions tree;
+    tree.shape = DraftShape::tree({2, 2}), tree.verification = Verification::Rejection;
+    CHECK_THROWS_AS(tree.check(), ContractError);
+    CHECK_THROWS_WITH(tree.check(), Catch::Contains("rejection sampling of tree:2,2"));
+    CHECK_THROWS_AS(with([&](auto& o) { o = tree; }), ContractError);
     const auto of_other = [&](test::TinySizes other) {
         TinyTarget target(other, positions);
         TinyDraft alien(target);
@@ -319,43 +260,4 @@ TEST_CASE("options and drafts that do not fit are refused", "[evaluate]") {
     };
     CHECK_THROWS_AS(of_other({32, 48, 3, 4, 2, 12, 80}), DataError);
     CHECK_THROWS_AS(of_other({48, 48, 3, 4, 2, 12, 64}), DataError);
-}
-
-TEST_CASE("decoding along greedy texts accepts what decoding them accepted", "[evaluate]") {
-    auto& world = World::get();
-    const auto from = prompts(24);
-    SpeculativeOptions o;
-    o.max_new_tokens = 60;
-    for (const auto& shape :
-         {DraftShape::chain(4), DraftShape::tree({3, 2, 1}), DraftShape::dynamic(4, 3, 7)}) {
-        o.shape = shape;
-        const auto told = decode(world.trained, from, o);
-        auto draft = world.trained.decoder(world.target);
-        Replay<Cpu> replay(draft, shape, 5);
-        for (std::size_t i = 0; i < from.size(); ++i) {
-            const auto& text = told.texts[i];
-            // Rows of padding behind some texts change nothing.
-            const auto tokens = std::ssize(text), rows = tokens + (i % 3 == 0 ? 4 : 0);
-            const auto width = 3 * world.target.llama.width;
-            Tensor ids = Tensor::zeros(DType::I64, {1, rows}),
-                   attention = Tensor::zeros(DType::I64, {1, rows}),
-                   loss = Tensor::zeros(DType::I64, {1, rows});
-            Tensor states = Tensor::zeros(DType::F32, {1, rows, width});
-            std::ranges::copy(text, ids.as<std::int64_t>().begin());
-            std::fill_n(attention.as<std::int64_t>().begin(), tokens, 1);
-            std::fill(loss.as<std::int64_t>().begin() + std::ssize(from[i]),
-                      loss.as<std::int64_t>().begin() + tokens, 1);
-            const auto captured = world.target.model.forward(text).captured;
-            std::ranges::copy(captured.as<float>(), states.as<float>().begin());
-            const Batch batch{ids, attention, loss, states, states, {}, {"text"}};
-            replay.add(batch);
-        }
-        const auto along = replay.finish();
-        CHECK(along.passes == told.all.passes);
-        CHECK(along.tokens == told.all.tokens);
-        CHECK(along.proposed == told.all.proposed);
-        CHECK(along.accepted == told.all.accepted);
-        CHECK(along.length() > 1);
-        CHECK(replay.finish().passes == 0);  // nothing is counted twice
-    }
 }

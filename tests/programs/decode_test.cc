@@ -15,6 +15,8 @@ namespace {
 
 using Words = std::vector<std::string>;
 
+constexpr std::int64_t positions = 64;  // of the draft; the target has 128
+
 struct Fixture : TinyJob {
     Fixture() {
         const TinyLlama llama(true, 1, packable);
@@ -23,6 +25,7 @@ struct Fixture : TinyJob {
         draft["num_hidden_layers"] = 1;
         draft["draft_vocab_size"] = 32;
         draft["tie_word_embeddings"] = false;
+        draft["max_position_embeddings"] = positions;
         write_text_file(path("small.json"), draft.dump());
         std::string lines;
         for (std::uint32_t i = 0; i < 12; ++i)
@@ -92,6 +95,53 @@ TEST_CASE("a draft that was trained on answers decodes their prompts as the targ
     CHECK_THAT(
         f.run({"eval", "--target", f.path("model"), "--checkpoint", f.path("run")}, 1)->errors(),
         Contains("--conversations"));
+}
+
+TEST_CASE("what cannot be decoded is refused before any weights are read") {
+    const Fixture f;
+    TinyLlama broken(true, 1, packable);  // found when the target is loaded
+    broken.weights.erase("model.layers.3.mlp.up_proj.weight");
+    broken.write(f.path("broken"), DType::BF16);
+    const auto eval = [&](const std::string& target, const Words& more, int code) {
+        Words w{"eval",
+                "--target",
+                f.path(target),
+                "--draft-config",
+                f.path("small.json"),
+                "--vocab-map",
+                f.path("small.safetensors"),
+                "--layers",
+                "0,2,4",
+                "--conversations",
+                f.path("talks.jsonl"),
+                "--max-new-tokens",
+                "4"};
+        w.insert(w.end(), more.begin(), more.end());
+        return f.run(w, code);
+    };
+    const auto talk = [](std::int64_t prompt, std::int64_t answer) {
+        std::vector<int> mask(static_cast<std::size_t>(prompt), 0);
+        mask.resize(static_cast<std::size_t>(prompt + answer), 1);
+        return Json{{"input_ids", std::vector<int>(mask.size(), 1)}, {"loss_mask", mask}}.dump() +
+               "\n";
+    };
+    const auto refused = [&](const Words& more, const std::string& words) {
+        CHECK_THAT(eval("broken", more, 1)->errors(), Contains(words));
+    };
+    // Options come before all files.
+    refused({"--draft", "tree:4,2", "--rejection"}, "rejection sampling of tree:4,2");
+    refused({"--temperature", "-1"}, "temperature");
+    refused({"--sequences", "5000"}, "5000 sequences");
+    // Of a conversation the prompt counts, whatever follows it: it leaves the draft a position.
+    const auto fits = talk(3, 200) + talk(positions - 1, 1);
+    write_text_file(f.path("talks.jsonl"), fits + talk(positions, 1));
+    refused({}, "talks.jsonl line 3: a prompt of 64 tokens");
+    refused({"--layers", "5"}, "4 layers");  // beside the three
+    refused({"--prompts", "2"}, "up_proj");  // that one is not asked for
+    write_text_file(f.path("talks.jsonl"), fits);
+    CHECK_THAT(eval("model", {}, 0)->output(), Contains("2 prompts"));
+    write_text_file(f.path("talks.jsonl"), talk(0, 5));
+    refused({}, "no conversation has a prompt");
 }
 
 TEST_CASE("--early-stop ends a training that gets no better") {

@@ -124,6 +124,20 @@ TEST_CASE("a killed rollout into a store ends with every answer in its manifest"
     for (std::size_t i = 1; i < refs.size(); ++i) CHECK(refs[i - 1].sample_id < refs[i].sample_id);
 }
 
+TEST_CASE("a rollout that is refused leaves the manifest of the finished one", "[rollout]") {
+    const Fixture f;
+    const Words more{"--store", f.store(), "--manifest", f.path("manifest.json")};
+    f.run(f.words("a.jsonl", more));
+    const auto manifest = f.text("manifest.json");
+    auto other = f.words("a.jsonl", more);
+    *(std::ranges::find(other, "--seed") + 1) = "10";
+    CHECK_THAT(f.run(other, 1)->errors(), Catch::Contains("another model"));
+    const ManifestHandshake handshake{f.path("manifest.json")};
+    CHECK(handshake.is_done());
+    CHECK_FALSE(std::filesystem::exists(handshake.marker(".failed")));
+    CHECK(f.text("manifest.json") == manifest);
+}
+
 TEST_CASE("wrong words are refused", "[rollout]") {
     const Fixture f;
     const auto refuse = [&](const Words& more, const std::string& words, int code = 1) {

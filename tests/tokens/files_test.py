@@ -3,11 +3,13 @@
 import json
 import os
 import stat
+import subprocess
+import sys
 import tempfile
 import unittest
 import unittest.mock
 
-from tiny_model import chat, chat_shapes, json_lines, read_lines, run, write_lines
+from tiny_model import PROGRAM, chat, chat_shapes, json_lines, read_lines, run, write_lines
 
 BadRecord = json_lines.BadRecord
 
@@ -305,6 +307,34 @@ class Shapes(unittest.TestCase):
         ]:
             with self.assertRaises(BadRecord, msg=repr(record)):
                 chat_shapes.to_prompt(record, "x")
+
+
+class StandardOutput(InFolder):
+    def ends(self, arguments, reason, **output):
+        """The program ends with 1 and the one line that tells `reason`."""
+        process = subprocess.run(
+            [sys.executable, PROGRAM, *arguments], stderr=subprocess.PIPE, text=True, timeout=120, **output
+        )
+        want = f"error: standard output: cannot be written ({reason}). Send it to a place with room\n"
+        self.assertEqual((process.returncode, process.stderr), (1, want))
+
+    def test_full_or_closed(self):
+        source = self.lines(Assemble.ROLLOUT)
+        conversations = self.path("conversations.jsonl")
+        run("assemble", "--prompts", source, "--out", conversations)
+        before = read_lines(conversations)
+        for arguments in (
+            ["stats", conversations],
+            ["stats", "--json", conversations],
+            ["assemble", "--prompts", source, "--out", self.out],
+        ):
+            with open("/dev/full", "w") as full:
+                self.ends(arguments, "No space left on device", stdout=full)
+            for closed in ((1,), (0, 1)):
+                self.ends(
+                    arguments, "Bad file descriptor", preexec_fn=lambda: [os.close(number) for number in closed]
+                )
+        self.assertEqual(read_lines(self.out), before)  # what the figures are of is there
 
 
 if __name__ == "__main__":

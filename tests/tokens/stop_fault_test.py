@@ -118,6 +118,13 @@ class StandardOutput(WithModel):
             want = "error: standard output: cannot be written (No space left on device). Send it to a place with room\n"
             self.assertEqual(said, want)
 
+    def test_closed(self):
+        for lines in (1, 2000):
+            process = self.decode(lines, stdout=None, preexec_fn=lambda: os.close(1))
+            said = process.communicate(timeout=120)[1]
+            want = "error: standard output: cannot be written (Bad file descriptor). Send it to a place with room\n"
+            self.assertEqual((process.returncode, said), (1, want))
+
     def test_stopped_when_something_was_printed(self):
         process = self.decode(20000)
         self.assertIn("text", process.stdout.readline())

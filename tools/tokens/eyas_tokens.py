@@ -227,6 +227,19 @@ def stopped(*_):
     raise KeyboardInterrupt
 
 
+def open_standard_output():
+    """UTF-8, as JSON is, whatever the locale. Where it is closed, one that takes nothing: Python has none then, and its
+    number would go to the next file that is opened."""
+    if sys.stdout is not None:
+        sys.stdout.reconfigure(encoding="utf-8")
+        return
+    nowhere = os.open(os.devnull, os.O_RDONLY)
+    if nowhere != 1:
+        os.dup2(nowhere, 1)
+        os.close(nowhere)
+    sys.stdout = open(1, "w", encoding="utf-8")
+
+
 def drop_unwritten():
     """Lets go of what standard output does not take, which Python would try, and complain of, once more at its end."""
     try:
@@ -261,5 +274,5 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(encoding="utf-8")  # JSON is, whatever the locale
+    open_standard_output()
     sys.exit(main())

@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 #include <filesystem>
+#include <span>
 #include <string>
 
 #include "eyas/capture/capture_identity.hpp"
@@ -23,12 +24,16 @@ CaptureConvention capture_convention(const TargetModel<D>& model, const TargetNa
             .dtype = std::string(name_of(DType::BF16))};
 }
 
-/// EAGLE3 reads three layers. Throws ContractError where the model captures another number.
+/// EAGLE3 reads three layers. Throws ContractError for another number.
+inline void require_three_layers(std::span<const std::int64_t> layers) {
+    if (layers.size() != 3)
+        throw ContractError(std::to_string(layers.size()) + " layers", "capture layers",
+                            "EAGLE3 features hold three captured layers");
+}
+/// The same, of those that the model captures.
 template <Device D>
 void require_three_layers(const TargetModel<D>& model) {
-    if (model.captured_layers().size() != 3)
-        throw ContractError(std::to_string(model.captured_layers().size()) + " layers",
-                            "capture layers", "EAGLE3 features hold three captured layers");
+    require_three_layers(model.captured_layers());
 }
 
 /// Keeps a second capture or rollout out of a directory of features, which is created where it is

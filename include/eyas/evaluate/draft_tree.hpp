@@ -81,7 +81,7 @@ public:
         samples_ = true;
     }
 
-    /// Good until the next call.
+    /// Good until the next call. Throws DataError where a logit of the draft is no number.
     std::span<DraftTree> grow(std::span<const DraftRoot> roots) {
         begin(roots);
         for (std::size_t level = 0; level < shape_.widths.size(); ++level) {
@@ -105,6 +105,13 @@ private:
         std::vector<std::int64_t> frontier;     // nodes to be expanded next; -1: the sequence
         std::int64_t frontier_row = 0;          // row of the first node of the frontier
         std::int64_t level_begin = 0;           // first node of the deepest level
+    };
+
+    /// Logits of one row, none of them NaN or +infinity.
+    struct Scores {
+        std::span<const float> logits;
+        std::int64_t first;  // the most probable
+        double log_sum;      // logits minus this are log probabilities
     };
 
     void begin(std::span<const DraftRoot> roots) {
@@ -181,14 +188,26 @@ private:
             auto& g = grown_[s];
             g.level_begin = g.tree.size();
             for (auto node : g.frontier) {
-                const std::span<const float> z(logits_.data() + w * row++,
-                                               static_cast<std::size_t>(w));
+                const auto scores =
+                    checked({logits_.data() + w * row++, static_cast<std::size_t>(w)});
                 if (samples_)
-                    add_sampled(g, node, z, roots[s]);
+                    add_sampled(g, node, scores.logits, roots[s]);
                 else
-                    add_most_probable(g, node, z, shape_.widths[level]);
+                    add_most_probable(g, node, scores, shape_.widths[level]);
             }
         }
+    }
+
+    static Scores checked(std::span<const float> z) {
+        constexpr const char* where = "DraftTrees: the draft";
+        const auto first = checked_most_probable(z, where);
+        const double top = z[static_cast<std::size_t>(first)];
+        double sum = 0;
+        for (float v : z) sum += exp_fast(static_cast<float>(v - top));
+        const double log_sum = top + std::log(sum);
+        if (!std::isfinite(log_sum))
+            throw DataError("a logit is no number", where, "Check the weights of the draft");
+        return {z, first, log_sum};
     }
 
     void add(Growing& g, std::int64_t parent, std::int64_t token, double log_probability) {
@@ -201,21 +220,13 @@ private:
         g.row.push_back(-1);
     }
 
-    void add_most_probable(Growing& g, std::int64_t parent, std::span<const float> z,
-                           std::int64_t k) {
-        const auto first = checked_most_probable(z, "DraftTrees: the draft");
-        const double top = z[static_cast<std::size_t>(first)];
-        double sum = 0;
-        for (float v : z) sum += exp_fast(static_cast<float>(v - top));
-        const double log_sum = top + std::log(sum);
-        if (!std::isfinite(log_sum))
-            throw DataError("a logit is no number", "DraftTrees: the draft",
-                            "Check the weights of the draft");
+    void add_most_probable(Growing& g, std::int64_t parent, const Scores& scores, std::int64_t k) {
+        const auto z = scores.logits;
         const auto child = [&](std::int64_t id) {
             add(g, parent, draft_.vocab_map().target_id(id),
-                z[static_cast<std::size_t>(id)] - log_sum);
+                z[static_cast<std::size_t>(id)] - scores.log_sum);
         };
-        if (k == 1) return child(first);
+        if (k == 1) return child(scores.first);
         order_.resize(z.size());
         std::iota(order_.begin(), order_.end(), std::int64_t{0});
         k = std::min(k, std::ssize(z));

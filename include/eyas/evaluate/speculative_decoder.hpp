@@ -91,12 +91,7 @@ private:
     };
 
     const SpeculativeOptions& options_checked() const {
-        o_.sampling.check();
-        o_.shape.check();
-        if (o_.max_new_tokens < 1 || o_.sequences < 1 || o_.sequences > 4096)
-            throw ContractError(std::to_string(o_.max_new_tokens) + " tokens, " +
-                                    std::to_string(o_.sequences) + " sequences",
-                                "SpeculativeOptions", "Use 1 or more, and up to 4096 sequences");
+        o_.check();
         return o_;
     }
     std::int64_t room(std::int64_t sequences) const {
@@ -106,7 +101,7 @@ private:
     bool stopped() const { return o_.stop && o_.stop->load(); }
 
     std::int64_t positions() const {
-        return std::min(longest_sequence(target_.config()), draft_.max_positions());
+        return decodable_positions(target_.config(), draft_.config());
     }
 
     void check(std::size_t index, const std::vector<std::int64_t>& prompt) const {
