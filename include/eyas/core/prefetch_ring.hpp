@@ -11,7 +11,7 @@ namespace eyas::detail {
 /// A fixed ring of slots that several threads fill and one consumer takes in order. Slot n holds
 /// batch n, n + slots, …: a batch is claimed when the consumer has given the slot's last one back,
 /// so no more than all slots are ever ahead, and who fills which batch does not change the order.
-/// claim() and filled() belong to the filling threads, take() and give_back() to the consumer,
+/// claim() and filled() belong to the filling threads, take(), peek() and give_back() to the consumer,
 /// close() to anybody; reset() wants that nobody else uses the ring.
 template <class Slot>
 class PrefetchRing {
@@ -46,6 +46,15 @@ public:
         auto& p = place(given_back_);
         changed_.wait(lock, [&] { return p.ready; });
         return p.slot;
+    }
+
+    /// The batch that follows the one `taken`, or the next where none is; nullptr while it is not
+    /// filled. It is the consumer's to read until it takes it.
+    Slot* peek(bool taken) {
+        const std::lock_guard lock(mutex_);
+        if (taken && places_.size() == 1) return nullptr;
+        auto& p = place(given_back_ + taken);
+        return p.ready ? &p.slot : nullptr;
     }
 
     void give_back() {

@@ -1,4 +1,5 @@
 #pragma once
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
@@ -23,6 +24,7 @@ struct Batch {
     std::optional<TensorView> document = {};  // [B, T] int64: the row of the first token of each
                                               // row's document, ascending; 0 where absent. Padding
                                               // is a document of its own, where there are several
+    std::uint64_t number = 0;                 // no other batch of this process has it; 0: not known
 
     std::int64_t batch_size() const { return input_ids.shape[0]; }
     std::int64_t tokens() const { return input_ids.shape[1]; }  // T

@@ -55,6 +55,8 @@ public:
         batch_.document.reset();
         if (packed) batch_.document = views[5];
         batch_.sample_ids.clear();
+        static std::atomic<std::uint64_t> last = 0;
+        batch_.number = ++last;
     }
 
     /// Where the first `rows` rows of a feature (named as in the file) of the sample belong that

@@ -85,6 +85,14 @@ public:
         return &slot->batch.arena.batch();
     }
 
+    /// The batch that next() will return next, where it has been read, else nullptr. Nothing
+    /// changes; its views live as long as those of that batch.
+    const Batch* ahead() {
+        const Slot* slot = error_ || position_ == end() ? nullptr : ring_.peek(current_ != nullptr);
+        const bool batch = slot && !slot->error && slot->feed == detail::Feed::Batch;
+        return batch ? &slot->batch.arena.batch() : nullptr;
+    }
+
     /// Says that what was done with all batches before `to` is safe, in a checkpoint of optimizer
     /// step `step`: their samples are told to the options' sink and consumed, in the last epoch.
     /// Also after seek(), for what an earlier run did. Throws ContractError for batches that next()
