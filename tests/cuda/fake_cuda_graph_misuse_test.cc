@@ -114,6 +114,7 @@ TEST_CASE("graphs and their parts that are not there") {
         Capture c(s.a);
         std::thread([&] { CHECK(c.end() == cudaErrorStreamCaptureWrongThread); }).join();
         CHECK(told() == "cudaStreamEndCapture: another thread began the capture");
+        require(c.end());
     }
     fake_cuda::devices(2);
     require(cudaSetDevice(1));

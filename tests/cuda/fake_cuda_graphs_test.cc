@@ -150,15 +150,23 @@ TEST_CASE("two parts of a step are recorded for each shape, once, and launched f
     Training<F32> training(true);
     struct Calls {
         int begun, ended, launches, kernel_launches, products, kernels;
+        std::vector<std::size_t> final;  // parameters whose gradients are, in their order
     };
     const auto calls_of = [&](const Owned& batch) {
         fake_cuda::reset();
-        training.draft.model->forward_backward(batch.batch, 1.f);
+        std::vector<std::size_t> final;
+        training.draft.model->forward_backward(batch.batch, 1.f,
+                                               [&](std::size_t p) { final.push_back(p); });
         training.draft.model->device().synchronize();
         const auto n = [](const char* call) { return fake_cuda::calls(call); };
         CHECK(n("cudaGraphInstantiate") == n("cudaStreamEndCapture"));
-        return Calls{n("cudaStreamBeginCapture"), n("cudaStreamEndCapture"), n("cudaGraphLaunch"),
-                     n("kernel launch"),          n("cublasLtMatmul"),       n("kernel")};
+        return Calls{n("cudaStreamBeginCapture"),
+                     n("cudaStreamEndCapture"),
+                     n("cudaGraphLaunch"),
+                     n("kernel launch"),
+                     n("cublasLtMatmul"),
+                     n("kernel"),
+                     final};
     };
     const auto plain = calls_of(b.two), recorded = calls_of(b.other_two),
                replayed = calls_of(b.two);
@@ -169,6 +177,8 @@ TEST_CASE("two parts of a step are recorded for each shape, once, and launched f
     CHECK(replayed.kernel_launches < plain.kernel_launches / 2);
     CHECK(replayed.products < plain.products / 2);
     CHECK(replayed.kernels == plain.kernels);
+    CHECK(plain.final.size() > 0);
+    CHECK((recorded.final == plain.final && replayed.final == plain.final));
     CHECK(recorded.kernels == plain.kernels);
     calls_of(b.one), calls_of(b.packed);
     CHECK(calls_of(b.packed).begun == 2);

@@ -83,10 +83,12 @@ cudaError_t destroy(const char* kind, const void* handle, const char* call) {
     return told(planned);
 }
 
-/// Ends a stream's capture; null where it had none.
+/// Ends a stream's capture, unless another thread began it; null where it has none.
 std::shared_ptr<Graph> end(const std::shared_ptr<Stream>& stream) {
     const std::lock_guard lock(State::get().mutex);
-    return std::exchange(stream->capture, nullptr);
+    const auto made = stream->capture;
+    if (made && made->by == std::this_thread::get_id()) stream->capture = nullptr;
+    return made;
 }
 
 /// The first allocation that the graph does not release; null where there is none.
