@@ -1,7 +1,7 @@
 // train_step [--shape S|M|L|tiny] [--tokens T] [--ttt K] [--steps N] [--precision bf16|fp32]
-// [--attention strips|cudnn]: times the EAGLE3 training step on a GPU. The rates count the
-// operations of step_flops (bench/trainer/shape.hpp); the peaks beside them are an H100 SXM's dense
-// ones (989 TFLOP/s bf16, 67 fp32).
+// [--attention strips|cudnn] [--graphs 0|1]: times the EAGLE3 training step on a GPU, with 1
+// replayed by CUDA graphs. The rates count the operations of step_flops (bench/trainer/shape.hpp);
+// the peaks beside them are an H100 SXM's dense ones (989 TFLOP/s bf16, 67 fp32).
 #include <algorithm>
 #include <cstdio>
 #include <exception>
@@ -110,6 +110,7 @@ void run(const bench::Arguments& a, double peak) {
     batch.hidden_state = hidden, batch.target = last;
     Eagle3Options options;
     options.ttt_length = ttt;
+    options.replay_steps = a.number("graphs") != 0;
     Eagle3<Cuda, P> model(bench::config_of(s, T), options, bench::first_tokens(s.V, s.W),
                           FrozenTarget{head, head}, 1);
     const Cuda& cuda = model.device();
@@ -128,12 +129,14 @@ void run(const bench::Arguments& a, double peak) {
     };
     step();
     const double first = loss;
+    if (options.replay_steps) step();  // records
     const auto forward = timed([&] { model.evaluate(batch); });
     const auto both = timed([&] { model.forward_backward(batch, 1.f); });
     const auto all = timed(step);
     const double flops = bench::step_flops(s, T, ttt);
-    std::printf("shape %s %s  T %ld  TTT %ld  rows in the loss %.0f  loss %.4f -> %.4f\n",
-                a.text("shape").c_str(), a.text("precision").c_str(), T, ttt, rows, first, loss);
+    std::printf("shape %s %s  T %ld  TTT %ld%s  rows in the loss %.0f  loss %.4f -> %.4f\n",
+                a.text("shape").c_str(), a.text("precision").c_str(), T, ttt,
+                options.replay_steps ? "  by graphs" : "", rows, first, loss);
     std::printf("upload    %9.2f ms\n", upload_alone(cuda, batch, runs) * 1e3);
     std::printf("forward   %9.2f ms   (upload in it)\n", forward.median * 1e3);
     std::printf("backward  %9.2f ms   (forward and backward less forward)\n",
@@ -159,7 +162,8 @@ int main(int argc, char** argv) {
                                   {"ttt", "7"},
                                   {"steps", "5"},
                                   {"precision", "bf16"},
-                                  {"attention", "strips"}}};
+                                  {"attention", "strips"},
+                                  {"graphs", "0"}}};
         if (a.text("precision") == "fp32")
             run<F32>(a, 67e12);
         else

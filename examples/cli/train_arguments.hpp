@@ -21,6 +21,10 @@ struct TrainArguments {
 
     void declare(CLI::App& app) {
         draft.declare(app, true);
+        app.add_flag("--cuda-graphs", draft.model.replay_steps,
+                     "with --device cuda: record most of a step as CUDA graphs, once for each "
+                     "shape of batches, and launch those: the same bits, less work for the host. "
+                     "Not run on a GPU yet");
         app.add_option("--init", init,
                        "weights to start from instead of those of --seed: a draft that "
                        "was exported here or by another program, a checkpoint or a run directory; "

@@ -1,6 +1,6 @@
-// cuda_check [--may-skip] ops | golden DIR...: the CUDA device on a GPU, beside Cpu's ops and the
-// reference's traces. Exit status 1 where something differs or there is no GPU; with --may-skip 0
-// where there is none.
+// cuda_check [--may-skip] ops | golden DIR... | graphs DIR...: the CUDA device on a GPU, beside
+// Cpu's ops and the reference's traces; graphs: with steps that are replayed. Exit status 1 where
+// something differs or there is no GPU; with --may-skip 0 where there is none.
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
@@ -69,9 +69,12 @@ int main(int argc, char** argv) {
     }
     try {
         if (words.size() == 1 && words[0] == "ops") return ops();
-        if (words.size() > 1 && words[0] == "golden")
+        const bool graphs = !words.empty() && words[0] == "graphs";
+        eyas::golden::Trace::replay_steps = graphs;
+        if (words.size() > 1 && (graphs || words[0] == "golden"))
             return eyas::golden::compare_traces<eyas::Cuda>({words.begin() + 1, words.end()});
-        std::fprintf(stderr, "usage: cuda_check [--may-skip] ops | golden DIR...\n");
+        std::fprintf(stderr,
+                     "usage: cuda_check [--may-skip] ops | golden DIR... | graphs DIR...\n");
         return 2;
     } catch (const std::exception& e) {
         std::fprintf(stderr, "cuda_check: %s\n", e.what());

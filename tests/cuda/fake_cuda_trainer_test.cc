@@ -44,6 +44,33 @@ TEMPLATE_TEST_CASE("when a stream works, and in which order its threads, changes
     CHECK(fake_cuda::failures() == Told());
 }
 
+TEMPLATE_TEST_CASE("a run that replays its steps, resumed by one that does not, and the other way",
+                   "", F32, Bf16) {
+    const RunDirectory work("cuda");
+    const auto features = work.path() / "features";
+    write_features(features, 7, dtype_of<typename TestType::Element>);
+    Store<LocalFiles> files(local_files_options(parse_store_uri("file:" + features.string())));
+    const auto manifest = scan_features(features);
+    const auto train = [&](bool replays, const char* name, std::int64_t steps) {
+        TinyDraft<TestType, Cuda> draft(1, Activations::Keep, Cuda{}, replays);
+        Pipeline run(files, manifest, *draft.model, own_memory::options(work.path() / name, steps));
+        fake_cuda::reset();
+        const auto result = run.run();
+        if (!replays) CHECK(fake_cuda::calls("cudaGraphLaunch") == 0);
+        return *result.checkpoint;
+    };
+    const auto want = train(false, "plain", 0);
+    CHECK(compare_tensors(want, train(true, "replayed", 0)).identical());
+    CHECK(fake_cuda::calls("cudaGraphLaunch") > 0);
+    for (const bool first : {false, true}) {
+        const auto name = first ? "first" : "then";
+        train(first, name, 5);
+        CHECK(compare_tensors(want, train(!first, name, 0)).identical());
+    }
+    CHECK(fake_cuda::failures() == Told());
+    CHECK(fake_cuda::alive() == Told());
+}
+
 TEST_CASE("a kernel's fault ends the run with its error") {
     const RunDirectory work("cuda");
     const auto features = work.path() / "features";

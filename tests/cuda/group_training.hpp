@@ -25,7 +25,8 @@ public:
     using Member = typename Group::MemberType;
     static constexpr std::int64_t global_batch = 4, samples = 8, steps = 4;
 
-    explicit GroupTraining(const std::filesystem::path& features) : features_(features) {}
+    explicit GroupTraining(const std::filesystem::path& features, bool replay_steps = false)
+        : features_(features), replay_steps_(replay_steps) {}
 
     static PipelineOptions options(int world) {
         PipelineOptions o;
@@ -53,7 +54,7 @@ public:
             const Device device = group.device(r);
             // What goes on takes all from the checkpoint.
             TinyDraft<P, Device> draft(max_steps == 0 && !run_dir.empty() ? 2 : 1,
-                                       Activations::Keep, device);
+                                       Activations::Keep, device, replay_steps_);
             auto o = options(world);
             o.trainer.run_dir = run_dir;
             o.trainer.max_steps = max_steps;
@@ -80,6 +81,7 @@ public:
 
 private:
     std::filesystem::path features_;
+    bool replay_steps_;
 };
 
 inline double furthest(const std::vector<float>& a, const std::vector<float>& b) {

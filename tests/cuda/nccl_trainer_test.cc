@@ -55,6 +55,10 @@ TEMPLATE_TEST_CASE("ranks on GPUs get the bits of ranks that are joined in the h
         CHECK((gpus.run<TestType>(world) == threads.run<TestType>(world)));
     }
     fake_cuda::eager(false);
+    const GroupTraining<NcclRanks> replaying(work.path() / "features", true);
+    fake_cuda::reset();
+    CHECK((replaying.run<TestType>(2) == threads.run<TestType>(2)));
+    CHECK(fake_cuda::calls("cudaGraphLaunch") > 0);
     check_fake();
 }
 

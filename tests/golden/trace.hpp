@@ -28,9 +28,12 @@ public:
     TensorView at(const std::string& tensor) const { return tensors_.at(tensor); }
     std::size_t batches() const { return json_.at("num_batches"); }
 
+    /// Of the models of all traces.
+    inline static bool replay_steps = false;
     Eagle3Options options() const {
         const auto& t = json_.at("training");
         Eagle3Options o;
+        o.replay_steps = replay_steps;
         o.ttt_length = t.at("ttt_length");
         o.loss_decay = t.at("ploss_decay");
         o.kl_scale = t.at("kl_scale");

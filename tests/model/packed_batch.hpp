@@ -85,7 +85,7 @@ struct Owned {
 template <class P, Device Dev = Cpu>
 struct Draft {
     Draft(LossType loss, std::int64_t ttt_length, Activations activations,
-          bool packed_weights = true)
+          bool packed_weights = true, bool replay_steps = false)
         : embed(random_tensor({V, D}, 1)), head(random_tensor({V, D}, 2)) {
         const auto config = parse_model_config({{"hidden_size", D},
                                                 {"intermediate_size", 48},
@@ -99,6 +99,7 @@ struct Draft {
         for (std::int64_t d = 0; d < W; ++d) map.d2t.push_back(d);
         Eagle3Options options{.ttt_length = ttt_length, .activations = activations};
         options.loss = loss, options.packed_weights = packed_weights;
+        options.replay_steps = replay_steps;
         model =
             std::make_unique<Eagle3<Dev, P>>(config, options, map, FrozenTarget{embed, head}, 1);
     }

@@ -56,7 +56,7 @@ inline ModelConfig tiny_config() {
 template <PrecisionPolicy P, Device Dev = Cpu>
 struct TinyDraft {
     explicit TinyDraft(std::uint64_t seed = 1, Activations activations = Activations::Keep,
-                       Dev device = Dev{})
+                       Dev device = Dev{}, bool replay_steps = false)
         : random(7) {
         embed = random_tensor(DType::F32, Shape{V, D}, random);
         head = random_tensor(DType::F32, Shape{V, D}, random);
@@ -64,8 +64,10 @@ struct TinyDraft {
         for (std::int64_t v = 0; v < V; ++v) map.t2d.push_back(v % 2 == 0);
         for (std::int64_t d = 0; d < W; ++d) map.d2t.push_back(d);
         model = std::make_unique<Eagle3<Dev, P>>(
-            tiny_config(), Eagle3Options{.ttt_length = 3, .activations = activations}, map,
-            FrozenTarget{embed, head}, seed, std::move(device));
+            tiny_config(),
+            Eagle3Options{
+                .ttt_length = 3, .activations = activations, .replay_steps = replay_steps},
+            map, FrozenTarget{embed, head}, seed, std::move(device));
     }
     std::mt19937 random;
     Tensor embed, head;

@@ -60,6 +60,11 @@ TEST_CASE("train --device cuda: the CPU's training but for rounding, stopped and
         on_cuda(job, job.train("resumed", job.colocated(), {"--total-steps", "12"}))->output(),
         Contains("resumed from"));
     job.run({"compare", job.path("resumed"), job.path("whole")});
+    auto graphs = each_step;
+    graphs.emplace_back("--cuda-graphs");
+    on_cuda(job, job.train("graphs", job.colocated(), graphs));
+    job.run({"compare", job.path("graphs"), job.path("whole")});
+    CHECK(losses(job, "graphs") == cuda);
     // Its checkpoint serves both devices.
     const auto evaluate = [&] {
         return Words{"eval",
@@ -159,5 +164,8 @@ TEST_CASE("without a GPU, or without CUDA in the program, that is said, and noth
                Contains("no CUDA device") && Contains("use the device Cpu"));
     const auto p = job.run(job.train("none", job.colocated(), {"--device", "cuda"}), 1);
     CHECK_THAT(p->errors(), Contains("built without CUDA") && Contains("eyas-cuda"));
+    const auto graphs = job.run(job.train("none", job.colocated(), {"--cuda-graphs"}), 1);
+    CHECK_THAT(graphs->errors(), Contains("--cuda-graphs with --device cpu") &&
+                                     Contains("Leave out --cuda-graphs, or use --device cuda"));
     CHECK_FALSE(std::filesystem::exists(job.path("none")));
 }

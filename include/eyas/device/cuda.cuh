@@ -10,6 +10,8 @@
 #include "eyas/device/cuda_context.cuh"
 #include "eyas/device/cuda_launch.cuh"
 #include "eyas/device/cuda_mark.cuh"
+#include "eyas/device/cuda_recording.cuh"
+#include "eyas/device/recording.hpp"
 
 namespace eyas {
 
@@ -70,6 +72,24 @@ public:
         plan.execute(arrays, workspace.mutable_view().data, context_->stream());
     }
 
+    /// Work that can be done again: CudaRecording tells of f and of errors.
+    using Recording = CudaRecording;
+    template <class F>
+    Recording record(const F& f) const {
+        auto& memory = context_->memory();
+        context_->workspace();  // products to come keep it
+        memory.check();
+        try {
+            return CudaRecording(context_->stream(), [&] { f(), memory.check(); });
+        } catch (...) {
+            memory.forget_lost();  // what f did not release goes with its graph
+            throw;
+        }
+    }
+    void replay(const Recording& r) const { r.launch(context_->stream()); }
+    /// Another one where attention is chosen anew.
+    std::uint64_t work_version() const { return context_->sdpa().choices(); }
+
     MemoryResource* memory() const { return &context_->memory(); }
     /// Pageable memory has been read when it returns; large arrays are carried while the work
     /// before goes on (CudaUploads). For pinned memory, and a GPU's, it waits.
@@ -117,7 +137,7 @@ public:
         detail::check_cuda(cudaStreamSynchronize(context_->stream()), "cudaStreamSynchronize");
         context_->memory().check();  // when nothing is under way to the host any more
     }
-    /// The most bytes of the pool that were in use at a time.
+    /// The most bytes of the pool that were in use at a time, and the most of graphs.
     std::uint64_t peak_bytes() const { return context_->memory().peak(); }
 
 private:
@@ -129,5 +149,6 @@ private:
     std::shared_ptr<detail::CudaContext> context_;
 };
 static_assert(SdpaDevice<Cuda>);
+static_assert(RecordingDevice<Cuda>);
 
 }  // namespace eyas

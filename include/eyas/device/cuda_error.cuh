@@ -21,6 +21,10 @@ inline const char* remedy_of(cudaError_t e) {
             return "Use smaller batches (batch_size times max_len), or end what else uses the GPU";
         case cudaErrorNoKernelImageForDevice:
             return "Compile for this GPU's architecture";
+        case cudaErrorStreamCaptureUnsupported:
+        case cudaErrorStreamCaptureInvalidated:
+        case cudaErrorStreamCaptureImplicit:
+            return "Do without recordings (Eagle3Options::replay_steps)";
         default:
             return "Nothing on this GPU can be used in this process any more; compute-sanitizer "
                    "finds where it began";

@@ -14,7 +14,7 @@ namespace eyas::detail {
 /// comes later in the stream, and nobody waits. The pool keeps what it once took.
 class CudaMemory final : public MemoryResource {
 public:
-    CudaMemory(int ordinal, cudaStream_t stream) : stream_(stream) {
+    CudaMemory(int ordinal, cudaStream_t stream) : ordinal_(ordinal), stream_(stream) {
         check_cuda(cudaDeviceGetDefaultMemPool(&pool_, ordinal), "cudaDeviceGetDefaultMemPool");
         std::uint64_t keep = UINT64_MAX;
         check_cuda(cudaMemPoolSetAttribute(pool_, cudaMemPoolAttrReleaseThreshold, &keep),
@@ -36,15 +36,21 @@ public:
     }
     /// Throws ResourceError where a release failed.
     void check() const { check_cuda(lost_, "cudaFreeAsync"); }
-    /// The most bytes that were in use at a time.
+    /// After a capture that came to nothing: releases that failed in it cost no memory.
+    void forget_lost() { lost_ = cudaSuccess; }
+    /// The most bytes of the pool that were in use at a time, and the most that graphs had, which
+    /// need not have been at the same time.
     std::uint64_t peak() const {
-        std::uint64_t bytes = 0;
-        check_cuda(cudaMemPoolGetAttribute(pool_, cudaMemPoolAttrUsedMemHigh, &bytes),
+        std::uint64_t pool = 0, graphs = 0;
+        check_cuda(cudaMemPoolGetAttribute(pool_, cudaMemPoolAttrUsedMemHigh, &pool),
                    "cudaMemPoolGetAttribute");
-        return bytes;
+        check_cuda(cudaDeviceGetGraphMemAttribute(ordinal_, cudaGraphMemAttrUsedMemHigh, &graphs),
+                   "cudaDeviceGetGraphMemAttribute");
+        return pool + graphs;
     }
 
 private:
+    int ordinal_;
     cudaStream_t stream_;
     cudaMemPool_t pool_ = nullptr;
     cudaError_t lost_ = cudaSuccess;

@@ -55,9 +55,11 @@ public:
         plans_.clear();
         library_ = std::move(library);
         use_ = {};
+        ++choices_;
         if (library_) use_.library = library_->name();
     }
     bool chosen() const { return library_ != nullptr; }
+    std::uint64_t choices() const { return choices_; }  // made so far
     const SdpaUse& use() const { return use_; }
 
     bool find(const SdpaShape& shape) {
@@ -89,6 +91,7 @@ private:
     std::shared_ptr<SdpaLibrary> library_;
     std::map<SdpaShape, Found> plans_;
     SdpaUse use_;
+    std::uint64_t choices_ = 0;
 };
 
 }  // namespace detail

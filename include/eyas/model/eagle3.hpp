@@ -87,6 +87,7 @@ public:
         rotary_.reserve(positions + options_.ttt_length + 1);
         if (rows <= reserved_rows_) return;
         reserved_rows_ = 0;
+        work_.replays.forget();
         arena_.build([&](Arena& a) { work_.lay_out(a, rows); }, device_.memory());
         reserved_rows_ = rows;
     }
@@ -195,6 +196,9 @@ private:
             assign_rotation(device_, work_.angles[k], rotary_,
                             {work_.batch.host_positions.data(), work_.batch.host_positions.size()},
                             work_.batch.positions.data(), n, static_cast<std::int64_t>(k));
+        work_.replayed(device_, StepPart::Forward, [&] { unroll(n, d); });
+    }
+    void unroll(std::int64_t n, std::int64_t d) {
         work_.projected.resize(static_cast<std::size_t>(n * d));
         linear(device_, projection_input(), parameters_.weight(parameters_.fc),
                work_.projected.data(), n, false, work_.scratch);
@@ -206,22 +210,27 @@ private:
     void backward(const FinalSlots& is_final) {
         is_final(parameters_.lm_head), is_final(parameters_.norm);
         const auto n = work_.batch.rows(), d = config_.hidden_size, dt = config_.target_hidden_size;
-        work_.step.begin_backward(work_.activations, n);
         auto& dh = work_.head_gradients.back();
-        const FinalSlots not_yet;
-        for (std::int64_t k = options_.ttt_length - 1; k >= 0; --k) {
-            work_.step.backward(parameters_, table(), work_.batch, input_of(k),
-                                work_.angles[static_cast<std::size_t>(k)], work_.activations, k,
-                                dh.data(), k == 0 ? is_final : not_yet);
-            if (k == 0) break;
-            const auto& head = work_.head_gradients[static_cast<std::size_t>(k - 1)];
-            add(device_, dh.data(), head.data(), n * d);
-        }
+        work_.replayed(device_, StepPart::Backward, [&] {
+            work_.step.begin_backward(work_.activations, n);
+            for (std::int64_t k = options_.ttt_length - 1; k > 0; --k) {
+                backward_step(k, dh.data(), FinalSlots());
+                const auto& head = work_.head_gradients[static_cast<std::size_t>(k - 1)];
+                add(device_, dh.data(), head.data(), n * d);
+            }
+        });
+        backward_step(0, dh.data(), is_final);  // here gradients are final: not replayed
         linear_backward_weight(device_, dh.data(), d, projection_input_data(), 3 * dt,
                                parameters_.grad(parameters_.fc), n, 3 * dt, d);
         is_final(parameters_.fc);
         if (config_.fc_norm) backward_fc_norm(dh.data());
         for (const auto& s : parameters_.fc_norm) is_final(s);
+    }
+
+    void backward_step(std::int64_t k, Element* dh, const FinalSlots& is_final) {
+        work_.step.backward(parameters_, table(), work_.batch, input_of(k),
+                            work_.angles[static_cast<std::size_t>(k)], work_.activations, k, dh,
+                            is_final);
     }
 
     /// The captured states, with fc_norm each third normalised by its own weight. [N, 3Dt]

@@ -27,6 +27,9 @@ struct Eagle3Options {
     /// Also keep the weights of linear layers as the device's products read them fastest (on the
     /// CPU, blocks): 4 bytes a parameter more; results differ in rounding.
     bool packed_weights = true;
+    /// On a device that records work (RecordingDevice): record a step's forward and most of its
+    /// backward once for each shape of batches, and replay them. Changes no bit.
+    bool replay_steps = false;
     double kl_scale = 1.0,
            kl_decay = 1.0;  // LkLambda: weight = kl_scale * exp(-kl_decay * acceptance)
 };

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "eyas/core/arena.hpp"
+#include "eyas/device/recording.hpp"
 #include "eyas/model/decoder_step.hpp"
 #include "eyas/model/distillation_heads.hpp"
 #include "eyas/model/eagle3_batch.hpp"
@@ -12,6 +13,16 @@
 #include "eyas/ops/rotary.hpp"
 
 namespace eyas {
+
+/// Parts of a step of which a batch decides no more than StepWork says: the hidden states of all
+/// TTT steps; the backward of those but the first.
+enum class StepPart { Forward, Backward };
+struct StepWork {
+    StepPart part;
+    std::int64_t batch, tokens;
+    bool leading_keys;
+    bool operator==(const StepWork&) const = default;
+};
 
 /// What the steps of an Eagle3 work in; nothing of it lives longer than a step. Without memory
 /// until an arena is built with lay_out(), so that one can be made only to plan. Keeps references
@@ -25,9 +36,17 @@ struct Eagle3Workspace {
           heads(device, c, o, map),
           activations(static_cast<std::size_t>(o.ttt_length)),
           angles(activations.size()),
-          head_gradients(activations.size()) {}
+          head_gradients(activations.size()),
+          replays(o.replay_steps) {}
 
-    /// Memory for batches of up to `rows` rows.
+    /// The part's work, which f does, for the batch that is here. A replay sets no array's size, so
+    /// nothing may ask for one that f sets.
+    template <class F>
+    void replayed(const D& device, StepPart part, const F& f) {
+        replays.run(device, {part, batch.batch, batch.tokens, batch.leading_keys}, f);
+    }
+
+    /// Memory for batches of up to `rows` rows; after replays.forget(), where there was some.
     void lay_out(Arena& arena, std::int64_t rows) {
         const auto d = config.hidden_size, dt = config.target_hidden_size;
         constexpr const char* part = "projected states and rotation";
@@ -74,6 +93,7 @@ struct Eagle3Workspace {
     ArenaArray<T> projected, normed;              // [N, D], [N, 3Dt]
     ArenaArray<float> fc_rms;                     // [3, N]
     RoundingScratch scratch;
+    Replays<D, StepWork> replays;
 };
 
 }  // namespace eyas

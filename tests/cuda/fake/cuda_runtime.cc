@@ -21,8 +21,6 @@ cudaError_t told(cudaError_t e) {
     if (const auto planned = static_cast<cudaError_t>(enter(call)); planned != cudaSuccess) \
     return told(planned)
 
-constexpr std::size_t most_poisoned = std::size_t{4} << 20;
-
 cudaError_t refused(const char* call, const char* why) {
     misuse(std::string(call) + ": " + why);
     return told(cudaErrorInvalidValue);
@@ -66,7 +64,9 @@ bool give_back(const char* call, void* p, bool pinned) {
     const std::lock_guard lock(s.mutex);
     const auto it = s.memory.find(static_cast<std::byte*>(p));
     const char* why = nullptr;
-    if (it == s.memory.end())
+    if (it != s.memory.end() && it->second.of_graph)
+        why = "memory of a graph";
+    else if (it == s.memory.end())
         why = s.released.contains(static_cast<std::byte*>(p)) ? "memory that was released"
                                                               : "memory that was never allocated";
     else if ((it->second.device < 0) != pinned)
@@ -265,6 +265,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
     const auto planned = static_cast<cudaError_t>(enter("cudaStreamDestroy"));
     const auto on = stream_of(stream, "cudaStreamDestroy");
     if (!on) return told(cudaErrorInvalidResourceHandle);
+    refused_in_capture("cudaStreamDestroy", on);
     if (planned == cudaSuccess) wait_for_all(on);  // destroyed when its work is done
     auto& s = State::get();
     const std::lock_guard lock(s.mutex);
@@ -275,6 +276,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
     const auto planned = static_cast<cudaError_t>(enter("cudaStreamSynchronize"));
     const auto on = stream_of(stream, "cudaStreamSynchronize");
     if (!on) return told(cudaErrorInvalidResourceHandle);
+    if (refused_in_capture("cudaStreamSynchronize", on)) return last_error;
     const auto came = wait_for_all(on);  // also where it tells of a failure
     return told(planned == cudaSuccess ? came : planned);
 }
@@ -282,6 +284,7 @@ cudaError_t cudaStreamQuery(cudaStream_t stream) {
     EYAS_FAKE_ENTER("cudaStreamQuery");
     const auto on = stream_of(stream, "cudaStreamQuery");
     if (!on) return told(cudaErrorInvalidResourceHandle);
+    if (refused_in_capture("cudaStreamQuery", on)) return last_error;
     auto& s = State::get();
     std::uint64_t until = 0;
     {
@@ -298,6 +301,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
     Event e;
     if (!on || !event_of(event, "cudaStreamWaitEvent", e))
         return told(cudaErrorInvalidResourceHandle);
+    if (refused_in_capture("cudaStreamWaitEvent", on)) return last_error;
     if (!e.stream) return refused("cudaStreamWaitEvent", "an event that was never recorded");
     const auto has_come = [e] {
         work_off(e.stream, e.after, false);
@@ -330,6 +334,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
     const auto on = stream_of(stream, "cudaEventRecord");
     Event e;
     if (!on || !event_of(event, "cudaEventRecord", e)) return told(cudaErrorInvalidResourceHandle);
+    if (refused_in_capture("cudaEventRecord", on)) return last_error;
     auto& s = State::get();
     const std::lock_guard lock(s.mutex);
     s.events[event] = {on, on->queued};
@@ -339,6 +344,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
     const auto planned = static_cast<cudaError_t>(enter("cudaEventSynchronize"));
     Event e;
     if (!event_of(event, "cudaEventSynchronize", e)) return told(cudaErrorInvalidResourceHandle);
+    if (refused_in_capture("cudaEventSynchronize", nullptr)) return last_error;
     const auto came = e.stream ? wait_for(e.stream, e.after) : cudaSuccess;
     return told(planned == cudaSuccess ? came : planned);
 }
@@ -346,6 +352,7 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
     EYAS_FAKE_ENTER("cudaEventQuery");
     Event e;
     if (!event_of(event, "cudaEventQuery", e)) return told(cudaErrorInvalidResourceHandle);
+    if (refused_in_capture("cudaEventQuery", nullptr)) return last_error;
     auto& s = State::get();
     {
         const std::lock_guard lock(s.mutex);
@@ -379,12 +386,16 @@ cudaError_t cudaMallocAsync(void** p, std::size_t bytes, cudaStream_t stream) {
     EYAS_FAKE_ENTER("cudaMallocAsync");
     const auto on = stream_of(stream, "cudaMallocAsync");
     if (!on || bytes == 0) return refused("cudaMallocAsync", "no stream, or no bytes");
-    *p = allocate(bytes, on->device, on);
+    *p = captures(on) ? allocate_node(on, bytes) : allocate(bytes, on->device, on);
     return cudaSuccess;
 }
 cudaError_t cudaFreeAsync(void* p, cudaStream_t stream) {
     const auto planned = static_cast<cudaError_t>(enter("cudaFreeAsync"));
     const auto on = stream_of(stream, "cudaFreeAsync");
+    if (on && captures(on)) {
+        const auto status = release_node(on, p, planned != cudaSuccess);
+        return planned == cudaSuccess ? status : told(planned);
+    }
     if (!on || !give_back("cudaFreeAsync", p, false)) return told(cudaErrorInvalidValue);
     if (planned == cudaSuccess)
         enqueue_on(on, "cudaFreeAsync", [p] { release(static_cast<std::byte*>(p)); });
@@ -392,6 +403,7 @@ cudaError_t cudaFreeAsync(void* p, cudaStream_t stream) {
 }
 cudaError_t cudaMalloc(void** p, std::size_t bytes) {
     EYAS_FAKE_ENTER("cudaMalloc");
+    if (refused_in_capture("cudaMalloc", nullptr)) return last_error;
     if (bytes == 0) return refused("cudaMalloc", "no bytes");
     *p = allocate(bytes, current_device, nullptr);
     return cudaSuccess;
@@ -404,6 +416,7 @@ cudaError_t cudaFree(void* p) {
 }
 cudaError_t cudaHostAlloc(void** p, std::size_t bytes, unsigned) {
     EYAS_FAKE_ENTER("cudaHostAlloc");
+    if (refused_in_capture("cudaHostAlloc", nullptr)) return last_error;
     *p = allocate(bytes, -1, nullptr);
     return cudaSuccess;
 }
@@ -431,6 +444,8 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
     EYAS_FAKE_ENTER("cudaMemcpyAsync");
     const auto on = stream_of(stream, "cudaMemcpyAsync");
     if (!on) return told(cudaErrorInvalidResourceHandle);
+    if (kind != cudaMemcpyDeviceToDevice && refused_in_capture("cudaMemcpyAsync with the host", on))
+        return last_error;
     const bool from_device = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice,
                to_device = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
     if ((from_device && !device_range("cudaMemcpyAsync", from, bytes)) ||

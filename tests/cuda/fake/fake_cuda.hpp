@@ -16,12 +16,16 @@
 /// - Device memory is closed to the host, starts as NaN (up to 4 MiB), ends at a closed page and
 ///   is never given twice. A kernel or a host's loop that leaves its arrays ends the process with
 ///   its name.
+/// - While a stream captures, its work goes to a graph; each launch does all of it in order. Memory
+///   that was allocated in the capture starts as NaN each time and is closed to everything before
+///   its allocation and after its release.
 /// - Told as misuse (`failures`): ranges outside of live memory, also at the time when the work is
 ///   done; pinned memory that changes or is freed under a copy; memory that is released twice;
 ///   handles that are unknown or destroyed twice; launches that no GPU takes, on another GPU's
 ///   stream, or after a call whose error was not taken; waiting for an event that was never
-///   recorded; products whose shapes, strides, alignment or algorithm do not fit. What is not
-///   released is told by `alive`.
+///   recorded; in a capture, waiting, events, copies from and to the host, releases of memory
+///   from before, and graphs that do not release theirs; products whose shapes, strides, alignment
+///   or algorithm do not fit. What is not released is told by `alive`.
 /// - The process ends with status 1 where misuse was told and not taken, or something is alive.
 ///
 /// Any thread may call any of these and of CUDA's functions; a stream's work is done by who waits.
@@ -55,7 +59,7 @@ std::vector<std::string> called();
 
 /// Takes what was told as misuse.
 std::vector<std::string> failures();
-/// What was not released: memory, streams, events, handles, one a line.
+/// What was not released: memory, streams, events, handles, graphs, one a line.
 std::vector<std::string> alive();
 
 // For stand-ins of other libraries over the same streams and memory.

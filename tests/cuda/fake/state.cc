@@ -98,7 +98,8 @@ std::vector<std::string> alive() {
         if (!a.given_back)
             left.push_back(std::to_string(a.bytes) + " bytes of " +
                            (a.device < 0 ? "pinned" : "device") + " memory");
-    for (std::size_t i = 0; i < s.streams.size(); ++i) left.push_back("a stream");
+    for (const auto& [handle, stream] : s.streams)
+        left.push_back(stream->capture ? "a stream that captures" : "a stream");
     for (std::size_t i = 0; i < s.events.size(); ++i) left.push_back("an event");
     for (const auto& [p, kind] : s.handles) left.push_back("a " + kind);
     return left;
@@ -171,6 +172,7 @@ void add_work(const std::shared_ptr<Stream>& stream, Work work) {
     bool at_once = false;
     {
         const std::lock_guard lock(s.mutex);
+        if (stream->capture) return add_node(stream, std::move(work));
         stream->waiting.push_back(std::move(work));
         until = ++stream->queued;
         at_once = s.eager;
@@ -219,6 +221,7 @@ void work_off(const std::shared_ptr<Stream>& stream, std::uint64_t until, bool p
         if (!ready) std::this_thread::yield();
         if (ready && !faulty) work.run();
         now_working = outer;
+        if (ready) work = {};  // a graph's memory may go with it
         lock.lock();
         if (ready)
             ++stream->done;

@@ -22,11 +22,14 @@ struct Work {
     std::function<bool()> ready = nullptr;  // whether it can be done; null: always
 };
 
+struct Graph;  // of graphs.cc
+
 /// A stream's work. `done` of `queued` pieces have been done; who does them holds `working`.
 struct Stream {
     int device = 0;
     std::recursive_mutex working;
     std::deque<Work> waiting;
+    std::shared_ptr<Graph> capture;  // where its work goes instead; null: it does not capture
     std::uint64_t queued = 0, done = 0;
 };
 
@@ -41,7 +44,10 @@ struct Allocation {
     bool there = true,       // its stream has come to the allocation
         given_back = false;  // the release was called
     int copies = 0;          // of pinned memory, that have not been done
+    bool of_graph = false;   // there while the graph is done
 };
+
+constexpr std::size_t most_poisoned = std::size_t{4} << 20;
 
 /// Everything that the fake knows, behind one mutex, which is not held while work is done.
 struct State {
@@ -59,7 +65,8 @@ struct State {
     detail::GuardedMemory device_memory, pinned_memory;
     std::map<const std::byte*, Allocation> memory;
     std::map<const std::byte*, std::size_t> released;
-    std::map<int, std::uint64_t> in_use, most_in_use;  // bytes, by GPU
+    std::map<int, std::uint64_t> in_use, most_in_use, most_of_graphs;  // bytes, by GPU
+    std::deque<detail::GuardedMemory> graph_memory;  // one each: open between its nodes alone
     std::map<cudaStream_t, std::shared_ptr<Stream>> streams;
     std::map<cudaEvent_t, Event> events;
     std::map<const void*, std::string> handles;
@@ -86,5 +93,16 @@ void work_off(const std::shared_ptr<Stream>& stream, std::uint64_t until, bool p
 std::shared_ptr<Stream> stream_of(cudaStream_t stream, const char* call);
 void enqueue_on(const std::shared_ptr<Stream>& stream, const char* what,
                 std::function<void()> work);
+
+// Of graphs.cc.
+
+bool captures(const std::shared_ptr<Stream>& stream);
+/// Whether the stream captures, or with null this thread by any stream: what no capture holds,
+/// which is told as misuse and spoils the stream's capture. The call returns `last_error` then.
+bool refused_in_capture(const char* call, const std::shared_ptr<Stream>& stream);
+/// Work, an allocation and a release of a stream that captures; add_node with the lock.
+void add_node(const std::shared_ptr<Stream>& stream, Work work);
+void* allocate_node(const std::shared_ptr<Stream>& stream, std::size_t bytes);
+cudaError_t release_node(const std::shared_ptr<Stream>& stream, void* p, bool fails);
 
 }  // namespace eyas::fake_cuda
