@@ -25,6 +25,6 @@ finds() {
 finds 'the status of cudaStreamSynchronize(...) is lost' device/cuda_context.cuh 's/ignored(cudaStreamSynchronize(stream_.get()))/cudaStreamSynchronize(stream_.get())/'
 finds 'the status of cudaFreeAsync(...) is lost' device/cuda_memory.cuh 's/ignored(status);.*//;s/if (lost_ == cudaSuccess) lost_ = status;//'
 finds 'the status of cublasLtMatmul(...) is lost' device/cuda_products.cuh 's/cublasLtMatmul(handle_/0, &/'
-finds 'the status of cudaGraphLaunch(...) is lost' device/cuda_recording.cuh 's/detail::check_cuda(cudaGraphLaunch(work_.get(), stream), "cudaGraphLaunch")/cudaGraphLaunch(work_.get(), stream)/'
+finds 'the status of cudaGraphLaunch(...) is lost' device/cuda_recording.cuh 's/detail::check_cuda(cudaGraphLaunch(\(.*\)), "cudaGraphLaunch")/cudaGraphLaunch(\1)/'
 finds 'names a device, Cuda' trainer/trainer.hpp '$a inline void on(const Cuda&);'
 finds 'names a device, eyas/device/cuda' model/eagle3.hpp '1a #include "eyas/device/cuda.cuh"'

@@ -2,9 +2,9 @@
 #include <algorithm>
 #include <concepts>
 #include <cstdint>
+#include <list>
 #include <optional>
 #include <utility>
-#include <vector>
 
 #include "eyas/device/concept.hpp"
 
@@ -63,11 +63,11 @@ public:
         const auto it = std::ranges::find(entries_, key, &Entry::key);
         if (it == entries_.end()) {
             f();
-            if (entries_.size() == most) entries_.erase(entries_.begin());
+            if (entries_.size() == most) entries_.pop_front();
             entries_.push_back({key, {}});
             return;
         }
-        std::rotate(it, it + 1, entries_.end());
+        entries_.splice(entries_.end(), entries_, it);
         auto& recording = entries_.back().recording;
         if (!recording) recording.emplace(device.record(f));
         device.replay(*recording);
@@ -81,7 +81,7 @@ private:
     };
     bool on_;
     std::uint64_t version_ = 0;
-    std::vector<Entry> entries_;  // the one used last is the last
+    std::list<Entry> entries_;  // the one used last is the last
 };
 
 }  // namespace eyas
