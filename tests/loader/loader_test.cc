@@ -85,6 +85,53 @@ TEST_CASE("seek makes any position the next one, exactly") {
     CHECK_THROWS_AS(loader.seek({-1, 0}), ContractError);
 }
 
+TEST_CASE("ahead() shows the batch that next() returns next, and changes nothing") {
+    FakeStore store;
+    const auto m = fill(store, 7);
+    Loader loader(store, m, options(2, 2, 2));
+    CHECK(loader.ahead() == nullptr);  // nothing is read before the first next()
+    const auto first = loader.next()->number;
+    CHECK(first != 0);
+    for (int left = 5; left > 0; --left) {
+        const Batch* shown = nullptr;
+        while (!shown) shown = loader.ahead();  // a thread is reading it
+        const auto number = shown->number;
+        const auto ids = shown->sample_ids;
+        CHECK(loader.ahead() == shown);
+        const Batch* next = loader.next();
+        CHECK(next == shown);
+        CHECK(next->number == number);
+        CHECK(next->sample_ids == ids);
+        CHECK(number > first);
+    }
+    CHECK(loader.ahead() == nullptr);
+    CHECK(loader.next() == nullptr);
+    Loader at_once(store, m, options(2, 0, 1));  // reads when next() is called
+    CHECK(at_once.next());
+    CHECK(at_once.ahead() == nullptr);
+    loader.seek({0, 1});
+    CHECK(loader.ahead() == nullptr);
+    CHECK(loader.next());
+}
+
+TEST_CASE("ahead() shows no batch that failed") {
+    FakeStore store;
+    const auto m = fill(store, 4);
+    auto o = options(2, 3, 1);
+    o.shuffle = false;
+    store.fail_read = "s:2";
+    Loader loader(store, m, o);
+    CHECK(loader.next());
+    CHECK_THROWS_AS(loader.next(), DataError);  // so it has been read, if that is the word
+    CHECK(loader.ahead() == nullptr);
+    loader.seek({0, 0});
+    CHECK(loader.next());
+    for (int i = 0; i < 20; ++i) {
+        CHECK(loader.ahead() == nullptr);
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+}
+
 TEST_CASE("arenas are reused: no allocation of batch memory once warm") {
     FakeStore store;
     auto o = options(2, 1, 20);

@@ -24,6 +24,7 @@ public:
     T* data() { return data_; }
     const T* data() const { return data_; }
     std::size_t size() const { return size_; }
+    std::size_t capacity() const { return given_; }
     bool empty() const { return size_ == 0; }
     T* begin() { return data_; }
     T* end() { return data_ + size_; }

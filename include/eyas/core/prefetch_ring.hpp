@@ -11,8 +11,8 @@ namespace eyas::detail {
 /// A fixed ring of slots that several threads fill and one consumer takes in order. Slot n holds
 /// batch n, n + slots, …: a batch is claimed when the consumer has given the slot's last one back,
 /// so no more than all slots are ever ahead, and who fills which batch does not change the order.
-/// claim() and filled() belong to the filling threads, take(), peek() and give_back() to the consumer,
-/// close() to anybody; reset() wants that nobody else uses the ring.
+/// claim() and filled() belong to the filling threads, take(), peek() and give_back() to the
+/// consumer, close() to anybody; reset() wants that nobody else uses the ring.
 template <class Slot>
 class PrefetchRing {
 public:

@@ -94,18 +94,21 @@ public:
     /// Pageable memory has been read when it returns; large arrays are carried while the work
     /// before goes on (CudaUploads). For pinned memory, and a GPU's, it waits.
     void upload(const void* from, void* to, std::size_t bytes) const {
-        if (bytes == 0) return;
-        cudaPointerAttributes of{};
-        detail::check_cuda(cudaPointerGetAttributes(&of, from), "cudaPointerGetAttributes");
-        if (of.type == cudaMemoryTypeDevice) {  // states that a transport brought to the GPU
+        if (bytes == 0 || upload_ahead(from, to, bytes)) return;
+        const auto type = type_of(from);
+        if (type == cudaMemoryTypeDevice)  // states that a transport brought to the GPU
             copy(from, to, bytes);
-            return synchronize();
-        }
-        const bool pageable = of.type == cudaMemoryTypeUnregistered;
-        if (pageable && bytes >= detail::CudaUploads::least_bytes)
-            return context_->uploads().upload(from, to, bytes);
-        transfer(from, to, bytes, cudaMemcpyHostToDevice);
-        if (!pageable) synchronize();
+        else
+            transfer(from, to, bytes, cudaMemcpyHostToDevice);
+        if (type != cudaMemoryTypeUnregistered) synchronize();
+    }
+    /// The same where it waits for none of the work before: large arrays in pageable memory.
+    /// False: nothing was done.
+    bool upload_ahead(const void* from, void* to, std::size_t bytes) const {
+        if (bytes < detail::CudaUploads::least_bytes || type_of(from) != cudaMemoryTypeUnregistered)
+            return false;
+        context_->uploads().upload(from, to, bytes);
+        return true;
     }
     void download(const void* from, void* to, std::size_t bytes) const {
         if (bytes == 0) return;
@@ -141,6 +144,11 @@ public:
     std::uint64_t peak_bytes() const { return context_->memory().peak(); }
 
 private:
+    static cudaMemoryType type_of(const void* p) {
+        cudaPointerAttributes of{};
+        detail::check_cuda(cudaPointerGetAttributes(&of, p), "cudaPointerGetAttributes");
+        return of.type;
+    }
     void transfer(const void* from, void* to, std::size_t bytes, cudaMemcpyKind kind) const {
         detail::check_cuda(cudaMemcpyAsync(to, from, bytes, kind, context_->stream()),
                            "cudaMemcpyAsync");

@@ -85,12 +85,11 @@ public:
         return &slot->batch.arena.batch();
     }
 
-    /// The batch that next() will return next, where it has been read, else nullptr. Nothing
-    /// changes; its views live as long as those of that batch.
+    /// The batch that next() will return next, where it has been read, else nullptr.
     const Batch* ahead() {
-        const Slot* slot = error_ || position_ == end() ? nullptr : ring_.peek(current_ != nullptr);
-        const bool batch = slot && !slot->error && slot->feed == detail::Feed::Batch;
-        return batch ? &slot->batch.arena.batch() : nullptr;
+        const Slot* s = position_ == end() ? nullptr : ring_.peek(current_ != nullptr);
+        const bool read = s && !s->error && s->feed == detail::Feed::Batch;
+        return read ? &s->batch.arena.batch() : nullptr;
     }
 
     /// Says that what was done with all batches before `to` is safe, in a checkpoint of optimizer
@@ -141,8 +140,7 @@ public:
     }
 
     LoaderPosition position() const { return position_; }
-    /// 0 for a stream: not known before its end. Where samples are packed, of the first epoch:
-    /// others may have more or fewer.
+    /// 0 for a stream: known at its end. Of packed samples in the first epoch: others may differ.
     std::int64_t batches_per_epoch() const { return batches_; }
     /// Of the first `epochs` epochs, 0 for a stream. Where samples are packed, it packs each one.
     std::int64_t batches_in_epochs(std::int64_t epochs) const {

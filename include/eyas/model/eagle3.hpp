@@ -58,6 +58,10 @@ public:
     }
     const StepMetrics& evaluate(const Batch& batch) { return run(batch, 0.f, nullptr); }
 
+    /// The batch that comes after the next one, or nullptr; its data stay until it has come. A
+    /// device with memory of its own takes its states along while it computes gradients.
+    void ahead(const Batch* next) { next_ = next; }
+
     /// The draft's logits [K, B*T, W] of every row and TTT step, float32 in the host's memory: what
     /// the loss compares, at all rows. Meant for few rows (checks, decoding).
     Tensor logits(const Batch& batch) {
@@ -172,7 +176,9 @@ private:
 
     /// With gradients where `is_final` wants to hear of them.
     const StepMetrics& run(const Batch& batch, float scale, const FinalSlots* is_final) {
+        const Batch* next = std::exchange(next_, nullptr);
         prepare(batch);
+        if (next && is_final && work_.own_memory) work_.batch.ahead.take(device_, *next, config_);
         const auto steps = work_.activations.size();
         std::array<const Element*, Eagle3Options::longest_ttt> hidden{};
         std::array<Element*, Eagle3Options::longest_ttt> dh{};
@@ -279,6 +285,7 @@ private:
     Eagle3Workspace<D, Element> work_;
     Arena arena_;
     std::int64_t reserved_rows_ = 0;
+    const Batch* next_ = nullptr;  // ahead()
 };
 
 }  // namespace eyas

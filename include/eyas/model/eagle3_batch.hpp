@@ -9,6 +9,7 @@
 #include "eyas/format/hf_config.hpp"
 #include "eyas/loader/batch.hpp"
 #include "eyas/model/eagle3_options.hpp"
+#include "eyas/model/states_ahead.hpp"
 #include "eyas/ops/rows.hpp"
 
 namespace eyas {
@@ -33,6 +34,7 @@ struct Eagle3Batch {
                                               // 1, ascending
     ArenaArray<T> hidden;                     // [B*T, 3Dt]
     ArenaArray<T> target;                     // [B*T, Dt], unshifted
+    StatesAhead<T> ahead;                     // without memory where the host's is the device's
 
     std::int64_t rows() const { return batch * tokens; }
     /// Of flat row b*T + t: how many rows of its document lie before it.
@@ -44,8 +46,8 @@ struct Eagle3Batch {
         return row % tokens + 1 == tokens || host_document[r + 1] != host_document[r];
     }
 
-    /// Memory for up to n rows.
-    void lay_out(Arena& arena, const ModelConfig& c, std::int64_t n) {
+    /// Memory for up to n rows; `own_memory`: the device has.
+    void lay_out(Arena& arena, const ModelConfig& c, std::int64_t n, bool own_memory) {
         constexpr const char* part = "batch";
         for (auto* a : {&ids, &mask, &document}) arena.give(*a, n, part);
         arena.give(positions, 3 * n, part);
@@ -53,6 +55,7 @@ struct Eagle3Batch {
         arena.give_host(host_positions, 3 * n, part);
         arena.give(hidden, n * 3 * c.target_hidden_size, part);
         arena.give(target, n * c.target_hidden_size, part);
+        if (own_memory) ahead.lay_out(arena, c, n);
     }
 
     /// The batch must have been checked, and memory laid out for as many rows.
@@ -80,11 +83,9 @@ struct Eagle3Batch {
         const auto loss_mask = b.loss_mask.as<std::int64_t>();
         for (std::int64_t r = 0; r < rows(); ++r)
             if (loss_mask[static_cast<std::size_t>(r)]) supervised.push_back(r);
-        for (auto [from, to] :
-             {std::pair(&b.hidden_state, &hidden), std::pair(&b.target, &target)}) {
-            to->resize(static_cast<std::size_t>(from->elements()));
-            load(device, *from, to->data());
-        }
+        hidden.resize(static_cast<std::size_t>(b.hidden_state.elements()));
+        target.resize(static_cast<std::size_t>(b.target.elements()));
+        ahead.give(device, b, hidden.data(), target.data());
     }
 
     std::int64_t last_position() const { return *std::ranges::max_element(host_positions); }

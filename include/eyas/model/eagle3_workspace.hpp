@@ -37,6 +37,7 @@ struct Eagle3Workspace {
           activations(static_cast<std::size_t>(o.ttt_length)),
           angles(activations.size()),
           head_gradients(activations.size()),
+          own_memory(device.memory() != nullptr),
           replays(o.replay_steps) {}
 
     /// The part's work, which f does, for the batch that is here. A replay sets no array's size, so
@@ -50,7 +51,7 @@ struct Eagle3Workspace {
     void lay_out(Arena& arena, std::int64_t rows) {
         const auto d = config.hidden_size, dt = config.target_hidden_size;
         constexpr const char* part = "projected states and rotation";
-        batch.lay_out(arena, config, rows);
+        batch.lay_out(arena, config, rows, own_memory);
         arena.give(projected, rows * d, part);
         for (auto& a : angles) a.lay_out(arena, rows, config.head_dim, part);
         if (config.fc_norm)
@@ -93,6 +94,7 @@ struct Eagle3Workspace {
     ArenaArray<T> projected, normed;              // [N, D], [N, 3Dt]
     ArenaArray<float> fc_rms;                     // [3, N]
     RoundingScratch scratch;
+    bool own_memory;  // the device's
     Replays<D, StepWork> replays;
 };
 

@@ -77,4 +77,11 @@ void load(const Dev&, const TensorView& from, T* to) {
     convert_into(from, {reinterpret_cast<std::byte*>(to), dtype_of<T>, from.shape});
 }
 
+/// load() of what is needed later, while the device still works on what it was told before. False:
+/// nothing was done, since the device does not do that, or not with memory of this kind.
+template <class T, Device Dev>
+bool load_ahead(const Dev&, const TensorView&, T*) {
+    return false;
+}
+
 }  // namespace eyas

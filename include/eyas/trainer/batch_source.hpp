@@ -26,6 +26,13 @@ concept BatchSource = requires(L& l, const L& cl, std::int64_t step) {
 };
 
 namespace detail {
+/// Shows a model the batch that the loader has read for the time after the next step, where both
+/// have a word for it.
+template <class M, class L>
+void show_ahead(M& model, L& loader) {
+    if constexpr (requires { model.ahead(loader.ahead()); }) model.ahead(loader.ahead());
+}
+
 /// A position of the loader's own kind.
 template <class L>
 auto position_at(const L& loader, const LoaderPosition& at) {

@@ -87,9 +87,8 @@ public:
     /// core/stop_signals.hpp: no signal handler may run on a thread that multiplies matrices.
     void request_stop() noexcept { stop_.store(true); }
 
-    /// A checkpoint of the last whole step in another directory, which keeps that one: the best so
-    /// far, say. For callbacks; every rank calls it, rank 0 writes. Throws on every rank when
-    /// that fails: rank 0 what writing threw, the others ResourceError.
+    /// A checkpoint of the last whole step in another directory, which keeps that one. For
+    /// callbacks; every rank calls it. Throws on rank 0 what writing threw, else ResourceError.
     void save_copy(const std::filesystem::path& directory) {
         writer_.copy_to(
             directory, [this] { return whole_content(); }, state());
@@ -179,6 +178,7 @@ private:
                 detail::share(collective_, shortage);
                 return std::nullopt;
             }
+            detail::show_ahead(model_, loader);
             sums.add(forward_backward(*batch, scale, last), *batch);
         }
         activity_.enter("joining the ranks' gradients and updating");

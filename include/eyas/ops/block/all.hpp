@@ -5,4 +5,5 @@
 #include "eyas/ops/block/attention.hpp"
 #include "eyas/ops/block/distillation_rows.hpp"
 #include "eyas/ops/block/elementwise.hpp"
+#include "eyas/ops/block/load.hpp"
 #include "eyas/ops/block/rms_norm.hpp"

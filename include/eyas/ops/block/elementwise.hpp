@@ -231,14 +231,6 @@ void convert_on(const Dev& device, const TensorView& from, const MutableTensorVi
         convert.template operator()<float, BFloat16>();
 }
 template <class T, BlockDevice Dev>
-void load(const Dev& device, const TensorView& from, T* to) {
-    if (from.dtype == dtype_of<T>) return device.upload(from.data, to, from.size_bytes());
-    Tensor raw(from.dtype, from.shape, device.memory());
-    device.upload(from.data, raw.mutable_view().data, from.size_bytes());
-    convert_on(device, raw, {reinterpret_cast<std::byte*>(to), dtype_of<T>, from.shape});
-}
-
-template <class T, BlockDevice Dev>
 void linear(const Dev& device, const T* x, std::int64_t x_stride, const T* weight, T* y,
             std::int64_t y_stride, std::int64_t rows, std::int64_t in, std::int64_t out, bool add,
             RoundingScratch& scratch) {
