@@ -8,6 +8,11 @@
 #ifdef __x86_64__
 #include <immintrin.h>
 
+#ifdef __NVCC__
+#pragma nv_diagnostic push
+#pragma nv_diag_suppress 1675  // pragmas that the host's compiler knows
+#endif
+
 namespace eyas::detail {
 
 /// f<R>() with R = n, of 1 to the length of the sequence.
@@ -118,4 +123,8 @@ private:
 };
 
 }  // namespace eyas::detail
+
+#ifdef __NVCC__
+#pragma nv_diagnostic pop
+#endif
 #endif

@@ -17,6 +17,11 @@
 #include "eyas/ops/exp.hpp"
 #include "eyas/ops/largest.hpp"
 
+#ifdef __NVCC__
+#pragma nv_diagnostic push
+#pragma nv_diag_suppress 1675  // pragmas that the host's compiler knows
+#endif
+
 namespace eyas {
 
 namespace detail {
@@ -282,3 +287,7 @@ void cached_attention(const D& device, const HeadShape& shape,
 }
 
 }  // namespace eyas
+
+#ifdef __NVCC__
+#pragma nv_diagnostic pop
+#endif
