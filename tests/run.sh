@@ -83,7 +83,7 @@ if ((!quick)); then
   bazel_tests "tests of threads under ThreadSanitizer" --config=tsan --build_tests_only --test_tag_filters=threads //tests/...
 fi
 
-gpu_tests=(//tests/cuda:cuda_ops_test //tests/cuda:cuda_golden_test)
+gpu_tests=(//tests/cuda:cuda_{ops,golden,graphs,cudnn}_test)
 if command -v nvidia-smi >/dev/null 2>&1; then
   bazel_tests "tests on the GPU" "${gpu_tests[@]}"
 else

@@ -1,6 +1,7 @@
-// cuda_check [--may-skip] ops | golden DIR... | graphs DIR...: the CUDA device on a GPU, beside
-// Cpu's ops and the reference's traces; graphs: with steps that are replayed. Exit status 1 where
-// something differs or there is no GPU; with --may-skip 0 where there is none.
+// cuda_check [--may-skip] ops | golden DIR... | graphs DIR... | cudnn DIR...: the CUDA device on a
+// GPU, beside Cpu's ops and the reference's traces; graphs: with steps that are replayed; cudnn:
+// with attention by cuDNN, which must have taken calls. Exit status 1 where something differs or
+// there is no GPU; with --may-skip 0 where there is none.
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
@@ -12,6 +13,9 @@
 #include "eyas/device/cuda.cuh"
 #include "eyas/ops/block/all.hpp"
 #include "op_parity.hpp"
+#ifdef EYAS_CHECK_CUDNN
+#include "examples/cli/cudnn/attention.hpp"
+#endif
 
 namespace {
 
@@ -55,6 +59,23 @@ int ops() {
     return report.failed() ? 1 : 0;
 }
 
+int golden(const std::vector<std::string>& directories) {
+    return eyas::golden::compare_traces<eyas::Cuda>({directories.begin(), directories.end()});
+}
+
+int by_cudnn([[maybe_unused]] const std::vector<std::string>& directories) {
+#ifdef EYAS_CHECK_CUDNN
+    const eyas::Cuda cuda;  // its context is the one of every model
+    cuda.attend_by(eyas::cli::cudnn_attention());
+    const int status = golden(directories);
+    std::printf("attention: %s\n", cuda.attention_use().text().c_str());
+    return status ? status : cuda.attention_use().taken == 0;
+#else
+    std::printf("SKIPPED: built without cuDNN or the headers of cudnn-frontend\n");
+    return 0;
+#endif
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -69,12 +90,14 @@ int main(int argc, char** argv) {
     }
     try {
         if (words.size() == 1 && words[0] == "ops") return ops();
-        const bool graphs = !words.empty() && words[0] == "graphs";
-        eyas::golden::Trace::replay_steps = graphs;
-        if (words.size() > 1 && (graphs || words[0] == "golden"))
-            return eyas::golden::compare_traces<eyas::Cuda>({words.begin() + 1, words.end()});
+        const std::string what = words.size() > 1 ? words[0] : "";
+        if (!what.empty()) words.erase(words.begin());
+        eyas::golden::Trace::replay_steps = what == "graphs";
+        if (what == "graphs" || what == "golden") return golden(words);
+        if (what == "cudnn") return by_cudnn(words);
         std::fprintf(stderr,
-                     "usage: cuda_check [--may-skip] ops | golden DIR... | graphs DIR...\n");
+                     "usage: cuda_check [--may-skip] ops | golden DIR... | graphs DIR... | cudnn "
+                     "DIR...\n");
         return 2;
     } catch (const std::exception& e) {
         std::fprintf(stderr, "cuda_check: %s\n", e.what());
