@@ -97,16 +97,16 @@ void propose(Descriptor& heuristics) {
         CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, {}, {config}};
 }
 
-Graph graph_of_plan(const Descriptor& plan) {
+OpGraph graph_of_plan(const Descriptor& plan) {
     const auto config = plan.part(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG);
     const auto engine = config ? config->part(CUDNN_ATTR_ENGINECFG_ENGINE) : nullptr;
     const auto graph = engine ? engine->part(CUDNN_ATTR_ENGINE_OPERATION_GRAPH) : nullptr;
     std::string why;
-    return graph ? graph_of(*graph, why) : Graph();
+    return graph ? graph_of(*graph, why) : OpGraph();
 }
 
 /// Every array that is not virtual, checked; what is by value is read here, as cuDNN does.
-bool gather(const Graph& graph, const Descriptor& pack, GraphArrays& arrays,
+bool gather(const OpGraph& graph, const Descriptor& pack, GraphArrays& arrays,
             std::vector<std::pair<const void*, std::size_t>>& ranges) {
     const auto uids = pack.all<std::int64_t>(CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS);
     const auto pointers = pack.all<void*>(CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS);

@@ -117,8 +117,8 @@ inline std::optional<GraphOp> operation(const Descriptor& d) {
 }
 
 /// Of an operation graph. Empty where it cannot be computed here; `why` says why.
-inline Graph graph_of(const Descriptor& d, std::string& why) {
-    Graph graph;
+inline OpGraph graph_of(const Descriptor& d, std::string& why) {
+    OpGraph graph;
     const auto it = d.attributes.find(CUDNN_ATTR_OPERATIONGRAPH_OPS);
     if (it != d.attributes.end())
         for (const auto& part : it->second.parts) {
@@ -130,7 +130,7 @@ inline Graph graph_of(const Descriptor& d, std::string& why) {
             graph.push_back(*std::move(op));
         }
     why = unsupported(graph);
-    return why.empty() ? graph : Graph();
+    return why.empty() ? graph : OpGraph();
 }
 
 }  // namespace eyas::fake_cuda

@@ -212,7 +212,7 @@ std::size_t GraphTensor::span_bytes() const {
     return static_cast<std::size_t>(offset(last) + 1) * size_of(type);
 }
 
-std::string unsupported(const Graph& graph) {
+std::string unsupported(const OpGraph& graph) {
     for (const auto& op : graph) {
         auto tensors = op.in;
         tensors.push_back(op.out);
@@ -231,7 +231,7 @@ std::string unsupported(const Graph& graph) {
     return {};
 }
 
-void run(const Graph& graph, const GraphArrays& arrays) {
+void run(const OpGraph& graph, const GraphArrays& arrays) {
     Values values(arrays);
     for (const auto& op : graph) switch (op.kind) {
             case GraphOp::Kind::Matmul:

@@ -32,7 +32,7 @@ struct GraphOp {
     GraphTensor out;
 };
 
-using Graph = std::vector<GraphOp>;
+using OpGraph = std::vector<GraphOp>;
 /// By uid. What is by value was read when the call came.
 struct GraphArrays {
     std::map<std::int64_t, void*> pointers;
@@ -40,7 +40,7 @@ struct GraphArrays {
 };
 
 /// Why the graph is none that can be computed here; empty: it is one.
-std::string unsupported(const Graph& graph);
-void run(const Graph& graph, const GraphArrays& arrays);
+std::string unsupported(const OpGraph& graph);
+void run(const OpGraph& graph, const GraphArrays& arrays);
 
 }  // namespace eyas::fake_cuda
