@@ -87,6 +87,7 @@ public:
             throw ContractError("the draft reads other layers: " + Json(own).dump(),
                                 "--layers " + Json(layers_).dump(), "Leave out --layers");
         if (!layers_.empty()) require_three_layers(layers_);
+        require_stop_ids(options_.stop_ids, target.vocab_size, "--stop-ids");
         prompts_ = read_prompts(target, draft);
     }
 

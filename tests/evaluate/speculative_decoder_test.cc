@@ -246,6 +246,9 @@ TEST_CASE("options and drafts that do not fit are refused", "[evaluate]") {
     CHECK_THROWS_AS(with([](auto& o) { o.sequences = 0; }), ContractError);
     CHECK_THROWS_AS(with([](auto& o) { o.sampling.temperature = -1; }), ContractError);
     CHECK_THROWS_AS(with([](auto& o) { o.sampling.top_p = 0; }), ContractError);
+    const auto vocab = world.target.model.config().vocab_size;
+    CHECK_NOTHROW(with([&](auto& o) { o.stop_ids = {vocab - 1}; }));
+    CHECK_THROWS_AS(with([&](auto& o) { o.stop_ids = {3, vocab}; }), ContractError);
     // Options tell by themselves what does not go together, before there is a model.
     SpeculativeOptions tree;
     tree.shape = DraftShape::tree({2, 2}), tree.verification = Verification::Rejection;

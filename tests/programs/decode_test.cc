@@ -136,6 +136,7 @@ TEST_CASE("what cannot be decoded is refused before any weights are read") {
     const auto fits = talk(3, 200) + talk(positions - 1, 1);
     write_text_file(f.path("talks.jsonl"), fits + talk(positions, 1));
     refused({}, "talks.jsonl line 3: a prompt of 64 tokens");
+    refused({"--stop-ids", "3,5000"}, "stop token 5000");
     refused({"--layers", "5"}, "4 layers");  // beside the three
     refused({"--prompts", "2"}, "up_proj");  // that one is not asked for
     write_text_file(f.path("talks.jsonl"), fits);

@@ -61,10 +61,7 @@ struct RolloutOptions {
         if (cache_tokens < 0 || cache_tokens > most)
             throw ContractError("cache_tokens is " + std::to_string(cache_tokens), "RolloutOptions",
                                 "Give 0 to " + std::to_string(most));
-        for (auto id : stop_ids)
-            if (id < 0 || id >= vocab_size)
-                throw ContractError("stop token " + std::to_string(id), "RolloutOptions",
-                                    "The model's ids are below " + std::to_string(vocab_size));
+        require_stop_ids(stop_ids, vocab_size, "RolloutOptions");
     }
 };
 

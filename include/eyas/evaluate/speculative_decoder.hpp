@@ -92,6 +92,7 @@ private:
 
     const SpeculativeOptions& options_checked() const {
         o_.check();
+        require_stop_ids(o_.stop_ids, target_.config().vocab_size, "SpeculativeOptions");
         return o_;
     }
     std::int64_t room(std::int64_t sequences) const {
