@@ -12,7 +12,7 @@ import re
 import sys
 
 CALL = re.compile(r"\b(?:cuda|cublas|nccl|cudnn)[A-Z]\w*\s*\(")
-NO_STATUS = re.compile(r"(?:(?:cuda|cublasLt|cublas|nccl|cudnn)Get(?:ErrorName|ErrorString|StatusString|StatusName)\s*\(|ncclGetLastError\s*\()$")
+NO_STATUS = re.compile(r"(?:(?:cuda|cublasLt|cublas|nccl|cudnn)Get(?:ErrorName|ErrorString|StatusString|StatusName)\s*\(|ncclGetLastError\s*\(|cudnnGetVersion\s*\()$")
 LOOKED_AT = re.compile(r"(?:\bcheck_\w+|\bignored)\(\s*$")
 KEPT = re.compile(r"\b(?:const auto|auto|cudaError_t|ncclResult_t|cublasStatus_t|cudnnStatus_t) status =\s*$")
 TAKEN = re.compile(r"\bconst auto taken =\s*cudaGetLastError\s*\($")
