@@ -89,7 +89,7 @@ void choose_attention(const Cuda& cuda, const std::string& name) {
     if (name != "cudnn")
         throw ContractError("attention is '" + name + "'", "train_step", "Use strips or cudnn");
 #ifdef EYAS_BENCH_CUDNN
-    cuda.attend_by(cli::cudnn_attention());
+    cuda.attend_by(cli::cudnn_attention(cuda.ordinal()));
 #else
     throw ContractError("this train_step was built without cuDNN", "--attention cudnn",
                         "Build it where cuDNN 9 and the headers of cudnn-frontend are");

@@ -73,7 +73,7 @@ D device_for(int gpu, [[maybe_unused]] const std::string& attention) {
     const D device = device_at<D>(gpu);
 #ifdef EYAS_CLI_CUDNN
     if constexpr (requires { device.attend_by(nullptr); })
-        if (attention == "cudnn") device.attend_by(cudnn_attention());
+        if (attention == "cudnn") device.attend_by(cudnn_attention(gpu));
 #endif
     return device;
 }

@@ -66,7 +66,7 @@ int golden(const std::vector<std::string>& directories) {
 int by_cudnn([[maybe_unused]] const std::vector<std::string>& directories) {
 #ifdef EYAS_CHECK_CUDNN
     const eyas::Cuda cuda;  // its context is the one of every model
-    cuda.attend_by(eyas::cli::cudnn_attention());
+    cuda.attend_by(eyas::cli::cudnn_attention(cuda.ordinal()));
     const int status = golden(directories);
     std::printf("attention: %s\n", cuda.attention_use().text().c_str());
     return status ? status : cuda.attention_use().taken == 0;

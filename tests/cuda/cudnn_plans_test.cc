@@ -105,6 +105,18 @@ TEST_CASE("cuDNN plans attention, forward and backward, for A100, H100 and B200"
     }
 }
 
+TEST_CASE("heads of 256: forward everywhere, backward on Hopper") {
+    REQUIRE(driver());
+    const auto taken = [](const Gpu& g, bool backward) {
+        return std::holds_alternative<std::size_t>(
+            planned(g, shape(1, 130, 8, 8, 256, backward), {}));
+    };
+    for (const auto& g : gpus) {
+        CHECK(taken(g, false));
+        CHECK(taken(g, true) == (g.sm == 90));
+    }
+}
+
 TEST_CASE("what cuDNN does not take is refused with its words, and so is too much workspace") {
     REQUIRE(driver());
     const auto refused = [](const Gpu& g, const SdpaShape& s, const char* words) {

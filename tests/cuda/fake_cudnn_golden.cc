@@ -15,7 +15,7 @@ int main(int argc, char** argv) {
         return 2;
     }
     const Cuda cuda;  // its context is the one of every model
-    cuda.attend_by(std::make_shared<CudnnSdpa>());
+    cuda.attend_by(std::make_shared<CudnnSdpa>(cuda.ordinal()));
     const int status = golden::compare_traces<Cuda>({argv + 1, argv + argc});
     std::printf("attention: %s\n", cuda.attention_use().text().c_str());
     return status ? status : cuda.attention_use().taken == 0;

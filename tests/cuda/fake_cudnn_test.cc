@@ -4,6 +4,8 @@
 #include <catch2/catch.hpp>
 #include <map>
 
+#include "eyas/eyas.hpp"
+// After the whole library, as users may have it.
 #include "eyas/device/cudnn_sdpa.cuh"
 #include "fake_cuda.hpp"
 #include "sdpa_case.hpp"
@@ -16,7 +18,7 @@ namespace {
 /// Another library, or none, is chosen when the test ends.
 struct Chosen {
     Cuda cuda;
-    Chosen() { cuda.attend_by(std::make_shared<CudnnSdpa>()); }
+    Chosen() { cuda.attend_by(std::make_shared<CudnnSdpa>(cuda.ordinal())); }
     ~Chosen() { cuda.attend_by(nullptr); }
     Chosen(const Chosen&) = delete;
     Chosen& operator=(const Chosen&) = delete;
@@ -46,6 +48,12 @@ TEST_CASE("cuDNN's graphs with the diagonal merged are one softmax") {
     fake_cuda::eager(false);
 }
 
+TEST_CASE("cudnn-frontend's headers leave the program's JSON as it was") {
+    Json j;
+    j["loss"] = 0.5f;
+    CHECK(j.dump() == R"({"loss":0.5})");
+}
+
 TEST_CASE("what cuDNN does not take goes to the own strips, with its reason") {
     const Case odd{12, 2, 1, 12, 1, {12}};  // heads that are no multiple of 8
     const auto strips = attended(Cuda(), odd);
@@ -57,7 +65,7 @@ TEST_CASE("what cuDNN does not take goes to the own strips, with its reason") {
                Catch::Contains("cuDNN's validate") && Catch::Contains("multiple of 8"));
     attended(c.cuda);
     CHECK(c.cuda.attention_use().taken == 2);
-    c.cuda.attend_by(std::make_shared<CudnnSdpa>(CudnnSdpaOptions{true, 100}));
+    c.cuda.attend_by(std::make_shared<CudnnSdpa>(0, CudnnSdpaOptions{true, 100}));
     CHECK(attended(c.cuda, odd) == strips);
     attended(c.cuda);
     CHECK(c.cuda.attention_use().taken == 0);

@@ -2,6 +2,6 @@
 
 #include "eyas/device/cudnn_sdpa.cuh"
 
-std::shared_ptr<eyas::SdpaLibrary> eyas::cli::cudnn_attention() {
-    return std::make_shared<CudnnSdpa>();
+std::shared_ptr<eyas::SdpaLibrary> eyas::cli::cudnn_attention(int ordinal) {
+    return std::make_shared<CudnnSdpa>(ordinal);
 }

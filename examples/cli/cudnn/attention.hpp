@@ -7,8 +7,8 @@ class SdpaLibrary;
 
 namespace eyas::cli {
 
-/// cuDNN's attention, of the GPU that is current. Apart from the program, since nobody else needs
+/// cuDNN's attention on the GPU with this number. Apart from the program, since nobody else needs
 /// to read the headers of cudnn-frontend. Throws ResourceError where cuDNN does not work.
-std::shared_ptr<SdpaLibrary> cudnn_attention();
+std::shared_ptr<SdpaLibrary> cudnn_attention(int ordinal);
 
 }  // namespace eyas::cli

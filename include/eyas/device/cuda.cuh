@@ -62,10 +62,14 @@ public:
     /// Attention in bfloat16 by a library from now on, of all that share this GPU's context;
     /// nullptr: own strips, which also take what it refuses.
     void attend_by(std::shared_ptr<SdpaLibrary> library) const {
+        synchronize();  // plans that are in use go
         context_->sdpa().choose(std::move(library));
     }
     const SdpaUse& attention_use() const { return context_->sdpa().use(); }
-    bool plans_sdpa(const SdpaShape& shape) const { return context_->sdpa().find(shape); }
+    bool plans_sdpa(const SdpaShape& shape) const {
+        if (context_->sdpa().full(shape)) synchronize(), context_->sdpa().forget();
+        return context_->sdpa().find(shape);
+    }
     void sdpa(const SdpaShape& shape, const SdpaArrays& arrays) const {
         auto& plan = context_->sdpa().plan(shape);
         Tensor workspace(DType::U8, {static_cast<std::int64_t>(plan.workspace_bytes())}, memory());
@@ -102,8 +106,8 @@ public:
             transfer(from, to, bytes, cudaMemcpyHostToDevice);
         if (type != cudaMemoryTypeUnregistered) synchronize();
     }
-    /// The same where it waits for none of the work before: large arrays in pageable memory.
-    /// False: nothing was done.
+    /// The same of large arrays in pageable memory, which waits for work before only where more
+    /// than the ring holds is under way. False: nothing was done.
     bool upload_ahead(const void* from, void* to, std::size_t bytes) const {
         if (bytes < detail::CudaUploads::least_bytes || type_of(from) != cudaMemoryTypeUnregistered)
             return false;

@@ -50,16 +50,25 @@ namespace detail {
 /// The library that was chosen and its plans, also that there is none. One thread.
 class SdpaPlans {
 public:
+    static constexpr std::size_t most = 512;  // shapes, each direction one
+
     /// nullptr: own strips.
     void choose(std::shared_ptr<SdpaLibrary> library) {
-        plans_.clear();
+        forget();
         library_ = std::move(library);
         use_ = {};
-        ++choices_;
         if (library_) use_.library = library_->name();
     }
+    /// No room for the plan of one more shape: forget(), when no plan is in use.
+    bool full(const SdpaShape& shape) const {
+        return plans_.size() >= most && !plans_.contains(shape);
+    }
+    void forget() {
+        plans_.clear();
+        ++choices_;  // recordings name their kernels
+    }
     bool chosen() const { return library_ != nullptr; }
-    std::uint64_t choices() const { return choices_; }  // made so far
+    std::uint64_t choices() const { return choices_; }  // another where plans went
     const SdpaUse& use() const { return use_; }
 
     bool find(const SdpaShape& shape) {

@@ -1,7 +1,5 @@
 #pragma once
 #include <cuda_runtime_api.h>
-#include <cudnn.h>
-#include <cudnn_frontend.h>
 
 #include <cstdint>
 #include <memory>
@@ -9,8 +7,10 @@
 #include <unordered_map>
 #include <utility>
 
+#include "eyas/device/cuda_context.cuh"
 #include "eyas/device/cuda_error.cuh"
 #include "eyas/device/cuda_sdpa.cuh"
+#include "eyas/device/cudnn_frontend.cuh"
 
 namespace eyas {
 
@@ -170,13 +170,18 @@ private:
         gives(dv, DV, s.kv_heads, s.kv_heads * s.head_dim);
     }
 
-    /// False: no engine for this. Throws ResourceError where a call failed.
+    /// False: no engine for this. Throws ResourceError where a call failed, also one that
+    /// cudnn-frontend tells as if there were no engine.
     bool takes(const cudnn_frontend::error_t& e, const char* call, std::string& why) const {
         using Code = cudnn_frontend::error_code_t;
         if (e.is_good()) return true;
+        for (const char* failure :
+             {"ALLOC_FAILED", "INTERNAL_ERROR", "EXECUTION_FAILED", "SUBLIBRARY"})
+            if (e.err_msg.find(failure) != std::string::npos) check(e, call);
         for (const auto refusal :
              {Code::GRAPH_NOT_SUPPORTED, Code::UNSUPPORTED_GRAPH_FORMAT, Code::INVALID_VALUE,
-              Code::ATTRIBUTE_NOT_SET, Code::HEURISTIC_QUERY_FAILED})
+              Code::ATTRIBUTE_NOT_SET, Code::HEURISTIC_QUERY_FAILED,
+              Code::GRAPH_EXECUTION_PLAN_CREATION_FAILED})
             if (e.code == refusal ||
                 e.err_msg.find("CUDNN_STATUS_NOT_SUPPORTED") != std::string::npos) {
                 why = "cuDNN's " + std::string(call) + ": " + e.err_msg;
@@ -208,12 +213,14 @@ private:
 }  // namespace detail
 
 /// cuDNN's fused attention (flash attention on tensor cores), for Cuda::attend_by. Needs cuDNN 9
-/// and the headers of cudnn-frontend. Of the GPU that is current when it is made. One thread.
+/// and the headers of cudnn-frontend. Of one GPU, that of the Cuda which attends by
+/// it. A plan takes cuDNN about half a second for each new shape, forward and backward. One thread.
 class CudnnSdpa final : public SdpaLibrary {
 public:
     /// Throws ResourceError where cuDNN does not work on this GPU.
-    explicit CudnnSdpa(const CudnnSdpaOptions& options = {})
-        : options_(options), handle_(std::make_shared<detail::OwnedCudnn>()) {
+    explicit CudnnSdpa(int ordinal = 0, const CudnnSdpaOptions& options = {})
+        : ordinal_(ordinal), options_(options), handle_(std::make_shared<detail::OwnedCudnn>()) {
+        detail::CudaContext::make_current(ordinal_);
         cudnnHandle_t handle = nullptr;
         detail::check_cudnn(cudnnCreate(&handle), "cudnnCreate");
         handle_->reset(handle);
@@ -224,12 +231,14 @@ public:
                std::to_string(v % 100);
     }
     std::unique_ptr<SdpaPlan> plan(const SdpaShape& shape, std::string& why) override {
+        detail::CudaContext::make_current(ordinal_);
         auto plan = std::make_unique<detail::CudnnSdpaPlan>(handle_, shape, options_, why);
         if (!why.empty()) plan.reset();
         return plan;
     }
 
 private:
+    int ordinal_;
     CudnnSdpaOptions options_;
     std::shared_ptr<detail::OwnedCudnn> handle_;
 };

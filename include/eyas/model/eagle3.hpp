@@ -167,6 +167,7 @@ private:
 
     /// The hidden states of all TTT steps.
     void prepare(const Batch& batch) {
+        next_ = nullptr;
         Eagle3Batch<Element>::check(batch, config_);
         reserve(batch.batch_size() * batch.tokens(), batch.tokens());
         work_.batch.assign(device_, batch);

@@ -140,9 +140,11 @@ std::vector<float> matmul(const GraphOp& op, Values& values) {
     auto of_row = op.out.dims, of_column = op.out.dims;
     of_row[3] = a.dims[3], of_column[2] = b.dims[2];
     each_index(op.out.dims, [&](const auto& i, std::size_t n) {
-        if (i[2] >= counted(op.rows, i[0], op.out.dims[2], values) ||
-            i[3] >= counted(op.columns, i[0], op.out.dims[3], values))
-            return;  // padding is 0
+        if (i[2] >= counted(op.rows, i[0], op.out.dims[2], values)) {
+            out[n] = std::numeric_limits<float>::quiet_NaN();  // nobody may look there
+            return;
+        }
+        if (i[3] >= counted(op.columns, i[0], op.out.dims[3], values)) return;  // padding is 0
         const float* p = x.data() + number_of({i[0], i[1], i[2], 0}, of_row, a.dims);
         const float* q = y.data() + number_of({i[0], i[1], 0, i[3]}, of_column, b.dims);
         const auto terms = counted(op.depth, i[0], a.dims[3], values);

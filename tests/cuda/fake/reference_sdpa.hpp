@@ -1,6 +1,7 @@
 #pragma once
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -55,8 +56,12 @@ private:
             for (std::int64_t h = 0; h < s.heads; ++h)
                 for (std::int64_t t = 0; t < x.rows[b]; ++t)
                     s.backward() ? backward_row(s, x, b, h, t, dk, dv) : forward_row(s, x, b, h, t);
-        for (std::size_t i = 0; i < dk.size(); ++i)
-            x.dk[i] = BFloat16(dk[i]), x.dv[i] = BFloat16(dv[i]);
+        for (std::size_t i = 0; i < dk.size(); ++i) {
+            const auto row = static_cast<std::int64_t>(i) / kv_width;
+            const bool seen = row % s.tokens < x.keys[row / s.tokens];
+            const float nobody = std::numeric_limits<float>::quiet_NaN();  // may look there
+            x.dk[i] = BFloat16(seen ? dk[i] : nobody), x.dv[i] = BFloat16(seen ? dv[i] : nobody);
+        }
     }
 
     static void forward_row(const SdpaShape& s, const SdpaArrays& x, std::int64_t b, std::int64_t h,
