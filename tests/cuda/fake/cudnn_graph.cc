@@ -105,7 +105,7 @@ public:
         if (!t.is_virtual) {
             auto* p = static_cast<std::byte*>(arrays_.pointers.at(t.uid));
             each_index(t.dims, [&](const auto& i, std::size_t n) {
-                store(p + offset(t, i), t.type, v[n]);
+                if (!std::isnan(v[n])) store(p + offset(t, i), t.type, v[n]);
             });
         }
         all_[t.uid] = std::move(v);
@@ -141,7 +141,7 @@ std::vector<float> matmul(const GraphOp& op, Values& values) {
     of_row[3] = a.dims[3], of_column[2] = b.dims[2];
     each_index(op.out.dims, [&](const auto& i, std::size_t n) {
         if (i[2] >= counted(op.rows, i[0], op.out.dims[2], values)) {
-            out[n] = std::numeric_limits<float>::quiet_NaN();  // nobody may look there
+            out[n] = std::numeric_limits<float>::quiet_NaN();  // is not written
             return;
         }
         if (i[3] >= counted(op.columns, i[0], op.out.dims[3], values)) return;  // padding is 0

@@ -1,7 +1,6 @@
 #pragma once
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -58,9 +57,8 @@ private:
                     s.backward() ? backward_row(s, x, b, h, t, dk, dv) : forward_row(s, x, b, h, t);
         for (std::size_t i = 0; i < dk.size(); ++i) {
             const auto row = static_cast<std::int64_t>(i) / kv_width;
-            const bool seen = row % s.tokens < x.keys[row / s.tokens];
-            const float nobody = std::numeric_limits<float>::quiet_NaN();  // may look there
-            x.dk[i] = BFloat16(seen ? dk[i] : nobody), x.dv[i] = BFloat16(seen ? dv[i] : nobody);
+            if (row % s.tokens < x.keys[row / s.tokens])  // the others it need not write
+                x.dk[i] = BFloat16(dk[i]), x.dv[i] = BFloat16(dv[i]);
         }
     }
 

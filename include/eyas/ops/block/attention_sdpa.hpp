@@ -136,16 +136,13 @@ struct DiagonalBackwardRow {
     }
 };
 
-/// slices [B, H, T, E] += from [B*T, G*E], at the first head of each group. Of keys that nobody
-/// sees a library need not write anything.
+/// slices [B, H, T, E] += from [B*T, G*E], at the first head of each group.
 template <class T>
 struct AddToSlice {
     const T* from;
-    const std::int64_t* mask;
     float* slices;
     std::int64_t tokens, heads, members, head_dim, width;
     EYAS_HD void operator()(std::int64_t row, std::int64_t column) const {
-        if (mask[row] == 0) return;
         const auto b = row / tokens, t = row % tokens, g = column / head_dim;
         slices[((b * heads + g * members) * tokens + t) * head_dim + column % head_dim] +=
             static_cast<float>(from[row * width + column]);
@@ -202,11 +199,13 @@ bool sdpa_attention_backward(const Dev& device, const TttAttention<T>& a, const 
     arrays.d_out = d_out, arrays.dq = dq;
     arrays.dk = keys.template as<T>().data(), arrays.dv = arrays.dk + rows * width;
     const auto lengths = sdpa_lengths(device, a.mask, a.batch, a.tokens, arrays);
+    // Of keys that nobody sees a library need not write anything.
+    device.zero(arrays.dk, static_cast<std::size_t>(2 * rows * width) * sizeof(T));
     device.sdpa(shape, arrays);
     for (auto [from, to] : {std::pair(arrays.dk, dk), std::pair(arrays.dv, dv)})
-        launch_cells(device, rows, width,
-                     AddToSlice<T>{from, a.mask, to, a.tokens, a.heads, a.heads / a.kv_heads,
-                                   a.head_dim, width});
+        launch_cells(
+            device, rows, width,
+            AddToSlice<T>{from, to, a.tokens, a.heads, a.heads / a.kv_heads, a.head_dim, width});
     if (a.step > 0)
         device.launch(
             a.batch * a.heads * a.tokens, attention_threads,
