@@ -124,6 +124,14 @@ TEST_CASE("no other batch is taken for the one that was announced") {
     CHECK(changed != first);
     draft.step(c.batch);
     CHECK(draft.step(a.batch) == changed);
+    // A copy with other states has its number.
+    draft.step(c.batch, &b.batch);
+    Batch other_states = b.batch;
+    other_states.hidden_state = c.batch.hidden_state, other_states.target = c.batch.target;
+    const auto mixed = draft.step(other_states);
+    other_states.number = 0;
+    CHECK(draft.step(other_states) == mixed);
+    CHECK(mixed != second);
     // Without a number nobody knows.
     b.batch.number = 0;
     draft.step(c.batch, &b.batch);

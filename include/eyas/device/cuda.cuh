@@ -98,7 +98,8 @@ public:
     /// Pageable memory has been read when it returns; large arrays are carried while the work
     /// before goes on (CudaUploads). For pinned memory, and a GPU's, it waits.
     void upload(const void* from, void* to, std::size_t bytes) const {
-        if (bytes == 0 || upload_ahead(from, to, bytes)) return;
+        if (bytes == 0) return;
+        if (carries(from, bytes)) return context_->uploads().upload(from, to, bytes);
         const auto type = type_of(from);
         if (type == cudaMemoryTypeDevice)  // states that a transport brought to the GPU
             copy(from, to, bytes);
@@ -106,13 +107,11 @@ public:
             transfer(from, to, bytes, cudaMemcpyHostToDevice);
         if (type != cudaMemoryTypeUnregistered) synchronize();
     }
-    /// The same of large arrays in pageable memory, which waits for work before only where more
-    /// than the ring holds is under way. False: nothing was done.
-    bool upload_ahead(const void* from, void* to, std::size_t bytes) const {
-        if (bytes < detail::CudaUploads::least_bytes || type_of(from) != cudaMemoryTypeUnregistered)
-            return false;
-        context_->uploads().upload(from, to, bytes);
-        return true;
+    /// Whether upload() takes that along while the work before goes on, and waits for some of it
+    /// only where more than the ring holds is under way.
+    bool carries(const void* from, std::size_t bytes) const {
+        return bytes >= detail::CudaUploads::least_bytes &&
+               type_of(from) == cudaMemoryTypeUnregistered;
     }
     void download(const void* from, void* to, std::size_t bytes) const {
         if (bytes == 0) return;

@@ -58,8 +58,9 @@ public:
     }
     const StepMetrics& evaluate(const Batch& batch) { return run(batch, 0.f, nullptr); }
 
-    /// The batch that comes after the next one, or nullptr; its data stay until it has come. A
-    /// device with memory of its own takes its states along while it computes gradients.
+    /// The batch that comes after the next one, or nullptr; its data stay until it has come, or
+    /// this is called again. A device with memory of its own takes its states along while it
+    /// computes gradients.
     void ahead(const Batch* next) { next_ = next; }
 
     /// The draft's logits [K, B*T, W] of every row and TTT step, float32 in the host's memory: what
