@@ -4,6 +4,7 @@
 #include <dlfcn.h>
 
 #include <catch2/catch.hpp>
+#include <chrono>
 #include <cstdio>
 #include <variant>
 
@@ -95,13 +96,17 @@ TEST_CASE("cuDNN plans attention, forward and backward, for A100, H100 and B200"
                       shape(3, 65, 6, 1, 64, backward), shape(1, 37, 4, 4, 16, backward));
     for (const auto& g : gpus) {
         INFO(g.name << (backward ? " backward, " : " forward, ") << s.tokens << " tokens");
+        const auto begin = std::chrono::steady_clock::now();
         const auto p = planned(g, s, options);
+        const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
         if (const auto* why = std::get_if<std::string>(&p)) FAIL(*why);
         const auto bytes = static_cast<double>(std::get<std::size_t>(p));
         CHECK(bytes <= allowed(g, s, deterministic));
-        std::printf("cuDNN for %s: %s, %ld x %ld tokens, %ld heads of %ld%s: workspace %.1f MB\n",
-                    g.name, backward ? "backward" : "forward", s.batch, s.tokens, s.heads,
-                    s.head_dim, deterministic ? ", deterministic" : "", bytes / 1e6);
+        std::printf(
+            "cuDNN for %s: %s, %ld x %ld tokens, %ld heads of %ld%s: workspace %.1f MB, planned in "
+            "%.2f s\n",
+            g.name, backward ? "backward" : "forward", s.batch, s.tokens, s.heads, s.head_dim,
+            deterministic ? ", deterministic" : "", bytes / 1e6, took.count());
     }
 }
 

@@ -10,24 +10,20 @@
 #include "sdpa_case.hpp"
 
 using namespace eyas;
-using test::sdpa::Case, test::sdpa::compare;
+using test::sdpa::Case, test::sdpa::Chosen, test::sdpa::compare;
 using Told = std::vector<std::string>;
 
 namespace {
-/// The library that was chosen goes when the test does.
-struct Chosen {
-    Cuda cuda;
-    std::shared_ptr<fake_cuda::ReferenceSdpa> library =
-        std::make_shared<fake_cuda::ReferenceSdpa>();
-    Chosen() { cuda.attend_by(library); }
-};
+std::shared_ptr<fake_cuda::ReferenceSdpa> reference() {
+    return std::make_shared<fake_cuda::ReferenceSdpa>();
+}
 }  // namespace
 
 TEST_CASE("attention by a library with the diagonal merged is one softmax") {
     for (const bool eager : {false, true})
         for (const bool backwards : {false, true}) {
             fake_cuda::eager(eager), fake_cuda::backwards(backwards);
-            const Chosen c;
+            const Chosen c(reference());
             compare(c.cuda, {37, 4, 2, 16, 0, {37, 37}});
             compare(c.cuda, {37, 4, 2, 16, 3, {37, 12}});
             compare(c.cuda, {20, 3, 3, 40, 15, {1}});
@@ -40,7 +36,8 @@ TEST_CASE("attention by a library with the diagonal merged is one softmax") {
 }
 
 TEST_CASE("without a library, or where it refuses, the own strips attend") {
-    Chosen c;
+    const auto library = reference();
+    const Chosen c(library);
     const auto strips = [] { return test::attention_case<BFloat16>(Cuda(), 37, 2); };
     const auto refused = strips();  // keys that are not the first ones
     CHECK(c.cuda.attention_use().taken == 0);
@@ -50,8 +47,8 @@ TEST_CASE("without a library, or where it refuses, the own strips attend") {
     const Case narrow{12, 2, 1, 16, 1, {12}};
     compare(c.cuda, narrow);
     CHECK(c.cuda.attention_use().taken == 2);
-    c.library->widest = 8;
-    c.cuda.attend_by(c.library);
+    library->widest = 8;
+    c.cuda.attend_by(library);
     CHECK(c.cuda.plans_sdpa({.head_dim = 16, .leading_keys = true}) == false);
     CHECK(c.cuda.attention_use().text() == "reference, 0 calls, 1 by own strips (heads of 16)");
     CHECK(c.cuda.plans_sdpa({.head_dim = 8, .leading_keys = true}));

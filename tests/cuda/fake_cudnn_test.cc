@@ -11,18 +11,11 @@
 #include "sdpa_case.hpp"
 
 using namespace eyas;
-using test::sdpa::Case, test::sdpa::compare;
+using test::sdpa::Case, test::sdpa::Chosen, test::sdpa::compare;
 using Told = std::vector<std::string>;
 
 namespace {
-/// Another library, or none, is chosen when the test ends.
-struct Chosen {
-    Cuda cuda;
-    Chosen() { cuda.attend_by(std::make_shared<CudnnSdpa>(cuda.ordinal())); }
-    ~Chosen() { cuda.attend_by(nullptr); }
-    Chosen(const Chosen&) = delete;
-    Chosen& operator=(const Chosen&) = delete;
-};
+std::shared_ptr<SdpaLibrary> cudnn() { return std::make_shared<CudnnSdpa>(); }
 
 /// Of the library that is chosen now.
 test::sdpa::Attended attended(const Cuda& cuda, Case c = {9, 2, 1, 16, 1, {9, 4}}) {
@@ -34,7 +27,7 @@ TEST_CASE("cuDNN's graphs with the diagonal merged are one softmax") {
     for (const bool eager : {false, true}) {
         fake_cuda::eager(eager);
         {
-            const Chosen c;
+            const Chosen c(cudnn());
             compare(c.cuda, {37, 4, 2, 16, 0, {37, 37}});
             compare(c.cuda, {37, 4, 2, 16, 3, {37, 12}});
             compare(c.cuda, {20, 3, 3, 40, 15, {1}});
@@ -57,7 +50,7 @@ TEST_CASE("cudnn-frontend's headers leave the program's JSON as it was") {
 TEST_CASE("what cuDNN does not take goes to the own strips, with its reason") {
     const Case odd{12, 2, 1, 12, 1, {12}};  // heads that are no multiple of 8
     const auto strips = attended(Cuda(), odd);
-    const Chosen c;
+    const Chosen c(cudnn());
     CHECK(attended(c.cuda, odd) == strips);
     CHECK(c.cuda.attention_use().taken == 0);
     CHECK(c.cuda.attention_use().refused == 2);
@@ -78,7 +71,7 @@ TEST_CASE("each call of cuDNN that fails is an error that names it, or a refusal
     test::sdpa::Attended by_cudnn;
     {  // how many calls there are
         fake_cuda::reset();
-        const Chosen c;
+        const Chosen c(cudnn());
         by_cudnn = attended(c.cuda);
     }
     CHECK(by_cudnn.out != strips.out);
@@ -93,7 +86,7 @@ TEST_CASE("each call of cuDNN that fails is an error that names it, or a refusal
             fake_cuda::reset();
             fake_cuda::fail(call, nth, CUDNN_STATUS_INTERNAL_ERROR);
             try {
-                const Chosen c;
+                const Chosen c(cudnn());
                 const auto got = attended(c.cuda);
                 const auto& use = c.cuda.attention_use();
                 // What cudnn-frontend asks and can do without changes nothing.

@@ -2,6 +2,8 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <cstdint>
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include "eyas/device/cuda.cuh"
@@ -57,6 +59,15 @@ inline void within(const std::vector<double>& got, const std::vector<double>& wa
 
 /// Sums in fp32 of some hundred terms of a few units, and exp_fast.
 inline constexpr double of_fp32 = 2e-4;
+
+/// A library that attends until the test ends.
+struct Chosen {
+    Cuda cuda;
+    explicit Chosen(std::shared_ptr<SdpaLibrary> library) { cuda.attend_by(std::move(library)); }
+    ~Chosen() { cuda.attend_by(nullptr); }
+    Chosen(const Chosen&) = delete;
+    Chosen& operator=(const Chosen&) = delete;
+};
 
 /// What the device gave.
 struct Attended {

@@ -1,9 +1,12 @@
 #pragma once
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <type_traits>
 #include <unordered_map>
 #include <utility>
 
@@ -30,7 +33,13 @@ constexpr const char* cudnn_remedy =
 inline void check_cudnn(cudnnStatus_t s, const std::string& call) {
     if (s != CUDNN_STATUS_SUCCESS) throw ResourceError(cudnnGetErrorString(s), call, cudnn_remedy);
 }
-using OwnedCudnn = Owned<cudnnHandle_t, cudnnDestroy>;
+/// A handle, which its plans keep.
+using CudnnHandle = std::shared_ptr<std::remove_pointer_t<cudnnHandle_t>>;
+inline CudnnHandle make_cudnn() {
+    cudnnHandle_t handle = nullptr;
+    check_cudnn(cudnnCreate(&handle), "cudnnCreate");
+    return Owned<cudnnHandle_t, cudnnDestroy>(handle);
+}
 
 /// cuDNN's graph of one shape: scaled dot-product attention with its causal mask from the top left
 /// and the lengths of each batch row; the forward with log-sums (cuDNN's statistics), or the
@@ -38,8 +47,8 @@ using OwnedCudnn = Owned<cudnnHandle_t, cudnnDestroy>;
 class CudnnSdpaPlan final : public SdpaPlan {
 public:
     /// `why` stays empty, or says why cuDNN does not take the shape: then the plan is no good.
-    CudnnSdpaPlan(std::shared_ptr<OwnedCudnn> handle, const SdpaShape& shape,
-                  const CudnnSdpaOptions& options, std::string& why)
+    CudnnSdpaPlan(CudnnHandle handle, const SdpaShape& shape, const CudnnSdpaOptions& options,
+                  std::string& why)
         : handle_(std::move(handle)), shape_(shape), options_(options) {
         build(why);
     }
@@ -55,7 +64,7 @@ public:
     std::size_t workspace_bytes() const override { return workspace_bytes_; }
 
     void execute(const SdpaArrays& a, void* workspace, cudaStream_t stream) override {
-        check_cudnn(cudnnSetStream(handle_->get(), stream), "cudnnSetStream");
+        check_cudnn(cudnnSetStream(handle_.get(), stream), "cudnnSetStream");
         // cuDNN's list has no const; what is only read stays as it is.
         std::unordered_map<std::int64_t, void*> arrays{{Q, const_cast<BFloat16*>(a.q)},
                                                        {K, const_cast<BFloat16*>(a.k)},
@@ -67,7 +76,7 @@ public:
         if (shape_.backward())
             arrays.insert(
                 {{DOut, const_cast<BFloat16*>(a.d_out)}, {DQ, a.dq}, {DK, a.dk}, {DV, a.dv}});
-        check(graph_.execute(handle_->get(), arrays, workspace), "execute");
+        check(graph_.execute(handle_.get(), arrays, workspace), "execute");
     }
 
 private:
@@ -85,7 +94,7 @@ private:
             .set_compute_data_type(fe::DataType_t::FLOAT);
         shape_.backward() ? describe_backward() : describe_forward();
         const bool built = takes(graph_.validate(), "validate", why) &&
-                           takes(handle_ ? graph_.build_operation_graph(handle_->get())
+                           takes(handle_ ? graph_.build_operation_graph(handle_.get())
                                          : graph_.build_operation_graph(),
                                  "build_operation_graph", why) &&
                            takes(graph_.create_execution_plans({fe::HeurMode_t::A}),
@@ -175,19 +184,19 @@ private:
     bool takes(const cudnn_frontend::error_t& e, const char* call, std::string& why) const {
         using Code = cudnn_frontend::error_code_t;
         if (e.is_good()) return true;
-        for (const char* failure :
-             {"ALLOC_FAILED", "INTERNAL_ERROR", "EXECUTION_FAILED", "SUBLIBRARY"})
-            if (e.err_msg.find(failure) != std::string::npos) check(e, call);
-        for (const auto refusal :
-             {Code::GRAPH_NOT_SUPPORTED, Code::UNSUPPORTED_GRAPH_FORMAT, Code::INVALID_VALUE,
-              Code::ATTRIBUTE_NOT_SET, Code::HEURISTIC_QUERY_FAILED,
-              Code::GRAPH_EXECUTION_PLAN_CREATION_FAILED})
-            if (e.code == refusal ||
-                e.err_msg.find("CUDNN_STATUS_NOT_SUPPORTED") != std::string::npos) {
-                why = "cuDNN's " + std::string(call) + ": " + e.err_msg;
-                return false;
-            }
-        check(e, call);
+        const auto says = [&](const char* word) {
+            return e.err_msg.find(word) != std::string::npos;
+        };
+        constexpr std::array failures{"ALLOC_FAILED", "INTERNAL_ERROR", "EXECUTION_FAILED",
+                                      "SUBLIBRARY"};
+        constexpr std::array refusals{
+            Code::GRAPH_NOT_SUPPORTED,    Code::UNSUPPORTED_GRAPH_FORMAT,
+            Code::INVALID_VALUE,          Code::ATTRIBUTE_NOT_SET,
+            Code::HEURISTIC_QUERY_FAILED, Code::GRAPH_EXECUTION_PLAN_CREATION_FAILED};
+        const bool refused = says("CUDNN_STATUS_NOT_SUPPORTED") ||
+                             std::ranges::find(refusals, e.code) != refusals.end();
+        if (std::ranges::any_of(failures, says) || !refused) check(e, call);
+        why = "cuDNN's " + std::string(call) + ": " + e.err_msg;
         return false;
     }
     void check(const cudnn_frontend::error_t& e, const char* call) const {
@@ -203,7 +212,7 @@ private:
                " head_dim=" + std::to_string(shape_.head_dim);
     }
 
-    std::shared_ptr<OwnedCudnn> handle_;
+    CudnnHandle handle_;  // none: of a GPU that is not here
     SdpaShape shape_;
     CudnnSdpaOptions options_;
     cudnn_frontend::graph::Graph graph_;
@@ -214,16 +223,14 @@ private:
 
 /// cuDNN's fused attention (flash attention on tensor cores), for Cuda::attend_by. Needs cuDNN 9
 /// and the headers of cudnn-frontend. Of one GPU, that of the Cuda which attends by
-/// it. A plan takes cuDNN about half a second for each new shape, forward and backward. One thread.
+/// it. A plan takes cuDNN some tenths of a second for each new shape and direction. One thread.
 class CudnnSdpa final : public SdpaLibrary {
 public:
     /// Throws ResourceError where cuDNN does not work on this GPU.
     explicit CudnnSdpa(int ordinal = 0, const CudnnSdpaOptions& options = {})
-        : ordinal_(ordinal), options_(options), handle_(std::make_shared<detail::OwnedCudnn>()) {
+        : ordinal_(ordinal), options_(options) {
         detail::CudaContext::make_current(ordinal_);
-        cudnnHandle_t handle = nullptr;
-        detail::check_cudnn(cudnnCreate(&handle), "cudnnCreate");
-        handle_->reset(handle);
+        handle_ = detail::make_cudnn();
     }
     std::string name() const override {
         const auto v = cudnnGetVersion();
@@ -240,7 +247,7 @@ public:
 private:
     int ordinal_;
     CudnnSdpaOptions options_;
-    std::shared_ptr<detail::OwnedCudnn> handle_;
+    detail::CudnnHandle handle_;
 };
 
 }  // namespace eyas
