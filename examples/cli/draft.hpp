@@ -66,7 +66,13 @@ struct DraftArguments {
     }
 
     /// Throws ContractError for options that do not go together, or that this program lacks.
-    void check() const { require_attention(attention, device, precision); }
+    void check() const {
+        require_attention(attention, device, precision);
+        if (model.replay_steps && device != "cuda")
+            throw ContractError("the device records no work",
+                                "--cuda-graphs with --device " + device,
+                                "Leave out --cuda-graphs, or use --device cuda");
+    }
 
     /// The map given, else that of the draft in `weights`, else every token.
     VocabMap map_for(const ModelConfig& c, const std::string& weights = "") const {

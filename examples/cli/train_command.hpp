@@ -44,10 +44,6 @@ private:
     OrderedJson run() override {
         a_.draft.check();
         raise_open_files();
-        if (a_.draft.model.replay_steps && a_.draft.device != "cuda")
-            throw ContractError("the device records no work",
-                                "--cuda-graphs with --device " + a_.draft.device,
-                                "Leave out --cuda-graphs, or use --device cuda");
         const TrainingGroup::Leave leave(group_);
         join_others();
         if (!a_.follow && !a_.manifest.empty() && a_.wait > 0 && !wait_for_producer()) return {};
