@@ -77,9 +77,10 @@ public:
     }
 
     /// Reads the prompts, before any weights are. `own_layers`: those that the draft reads, where
-    /// something says so. Throws ContractError for other --layers, or not three; DataError that
-    /// names file and line for a prompt that leaves no position to decode.
-    void prepare(const ModelConfig& target, const ModelConfig& draft,
+    /// something says so. Throws ContractError for other --layers, or not three, and for stop
+    /// tokens that the target does not have; DataError that names file and line for a prompt that
+    /// leaves no position to decode.
+    void prepare(const HfWeights& target, const ModelConfig& draft,
                  const std::optional<std::vector<std::int64_t>>& own_layers) {
         const auto own = own_layers.value_or(layers_);
         if (layers_.empty()) layers_ = own;
@@ -87,8 +88,11 @@ public:
             throw ContractError("the draft reads other layers: " + Json(own).dump(),
                                 "--layers " + Json(layers_).dump(), "Leave out --layers");
         if (!layers_.empty()) require_three_layers(layers_);
-        require_stop_ids(options_.stop_ids, target.vocab_size, "--stop-ids");
-        prompts_ = read_prompts(target, draft);
+        const bool given = !options_.stop_ids.empty();
+        if (!given) options_.stop_ids = default_stop_ids(target.path());
+        require_stop_ids(options_.stop_ids, target.config().vocab_size,
+                         given ? "--stop-ids" : target.path().string() + ", eos_token_id");
+        prompts_ = read_prompts(target.config(), draft);
     }
 
     /// `trained_on`: the convention of the features that the draft was trained on, where that is
@@ -107,7 +111,6 @@ public:
                                         " (trained on, now)",
                                     target_weights.path().string(),
                                     "Name the draft's own target, and no other --layers");
-        if (options_.stop_ids.empty()) options_.stop_ids = default_stop_ids(target_weights.path());
         const auto rounded = in_bfloat16(draft_weights);
         DraftDecoder<Cpu> draft(draft_config, map, rounded.views, target.embedding());
         auto plain_options = options_;

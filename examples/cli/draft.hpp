@@ -1,5 +1,6 @@
 #pragma once
 #include <CLI/CLI.hpp>
+#include <cstddef>
 #include <optional>
 #include <string>
 
@@ -19,6 +20,7 @@ struct DraftArguments {
     Eagle3Options model;
     std::uint64_t seed = 0;
     std::string attention = "strips";
+    std::size_t attention_workspace = 0;
     int gpu = 0;  // which, of device cuda
 
     /// `whole` false: config and map may also come from a checkpoint.
@@ -58,9 +60,13 @@ struct DraftArguments {
             ->check(CLI::IsMember({"cpu", "cuda"}));
         app.add_option("--attention", attention,
                        "strips: own kernels, which round as the reference does; or cudnn: bfloat16 "
-                       "on a GPU, scores in fp32")
+                       "on a GPU, scores in fp32, a sample a row")
             ->capture_default_str()
             ->check(CLI::IsMember({"strips", "cudnn"}));
+        app.add_option("--attention-workspace", attention_workspace,
+                       "bytes of the GPU that --attention cudnn may take for a call; shapes for "
+                       "which it wants more are left to own kernels; 0: 1 GiB")
+            ->capture_default_str();
         app.add_option("--seed", seed, "initial weights and order of samples")
             ->capture_default_str();
     }
@@ -68,6 +74,10 @@ struct DraftArguments {
     /// Throws ContractError for options that do not go together, or that this program lacks.
     void check() const {
         require_attention(attention, device, precision);
+        if (attention_workspace > 0 && attention != "cudnn")
+            throw ContractError("own kernels take no such workspace",
+                                "--attention-workspace with --attention " + attention,
+                                "Leave out --attention-workspace, or add --attention cudnn");
         if (model.replay_steps && device != "cuda")
             throw ContractError("the device records no work",
                                 "--cuda-graphs with --device " + device,
@@ -106,7 +116,8 @@ struct DraftArguments {
         return with_model_kind(device, precision, [&]<class M>(ModelKind<M>) {
             std::optional<M> m;
             {
-                const auto on = device_for<typename M::DeviceType>(gpu, attention);
+                const auto on =
+                    device_for<typename M::DeviceType>(gpu, attention, attention_workspace);
                 const HfWeights weights(target);  // let go when the model has its copy
                 m.emplace(c, options(), map, FrozenTarget::of(weights), seed, on);
             }

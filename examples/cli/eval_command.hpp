@@ -43,7 +43,7 @@ private:
     OrderedJson run() override {
         draft_.check();
         if (replay_ != "none") replay_shape_ = parse_draft_shape(replay_);
-        if (decoding_.wanted()) decoding_.check();
+        if (decoding_.wanted()) check_decoding();
         std::string weights;
         if (!checkpoint_.empty()) weights = weights_file(checkpoint_).string();
         const auto dir = std::filesystem::path(weights).parent_path();
@@ -67,10 +67,18 @@ private:
         });
     }
 
+    void check_decoding() {
+        decoding_.check();
+        if (draft_.attention != "strips")
+            throw ContractError("texts are decoded by the host, which has its own attention",
+                                "--attention " + draft_.attention + " with --conversations",
+                                "Leave out --attention");
+    }
+
     OrderedJson decode(const ModelConfig& config, const VocabMap& map, const std::string& weights) {
         const HfWeights target(draft_.target);
         const auto convention = recorded_convention(config, weights);
-        decoding_.prepare(target.config(), config,
+        decoding_.prepare(target, config,
                           convention ? std::optional(convention->layers)
                                      : configured_layers(config.source, weights));
         return with_draft(config, map, weights, [&](auto& model) {

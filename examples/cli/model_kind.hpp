@@ -1,5 +1,7 @@
 #pragma once
 #include <concepts>
+#include <cstddef>
+#include <cstdio>
 #include <memory>
 #include <string>
 
@@ -69,11 +71,16 @@ inline void require_attention(const std::string& attention, const std::string& d
 
 /// The device that a draft is to be on, with its attention (require_attention).
 template <class D>
-D device_for(int gpu, [[maybe_unused]] const std::string& attention) {
+D device_for(int gpu, [[maybe_unused]] const std::string& attention,
+             [[maybe_unused]] std::size_t attention_workspace) {
     const D device = device_at<D>(gpu);
 #ifdef EYAS_CLI_CUDNN
     if constexpr (requires { device.attend_by(nullptr); })
-        if (attention == "cudnn") device.attend_by(cudnn_attention(gpu));
+        if (attention == "cudnn")
+            device.attend_by(cudnn_attention(gpu, attention_workspace), [](const SdpaUse& use) {
+                std::fprintf(stderr, "eyas: %s did not take a shape, own strips attend: %s\n",
+                             use.library.c_str(), use.why.c_str());
+            });
 #endif
     return device;
 }

@@ -11,15 +11,16 @@ namespace eyas::cli {
 
 /// What training the draft on these samples will hold, with or without a copy of the state for
 /// checkpoints. Samples whose lengths are not known, as those of a stream, count as max_len, in
-/// bfloat16; packed rows as full.
+/// bfloat16; packed rows as full. Throws ContractError for impossible options of the loader.
 inline MemoryPlan plan_training(const DraftArguments& draft, const ModelConfig& config,
                                 const LoaderOptions& loader, const Manifest& manifest,
                                 bool checkpoint_copy) {
+    eyas::detail::check_loader_options(loader);
     std::int64_t tokens = manifest.refs.empty() ? loader.max_len : 1;
     for (const auto& ref : manifest.refs)
         tokens = std::max(
             tokens, ref.num_tokens > 0 ? std::min(ref.num_tokens, loader.max_len) : loader.max_len);
-    if (loader.packed()) tokens = loader.pack_tokens;
+    tokens = loader.packed() ? loader.pack_tokens : loader.padded(tokens);
     auto batch = eyas::detail::largest_batch_bytes(manifest, loader);
     if (batch == 0)
         batch = BatchArena::bytes_for(loader.batch_size, tokens, config.target_hidden_size,

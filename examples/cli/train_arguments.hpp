@@ -146,6 +146,12 @@ private:
                        "nothing of each other: less padding; samples longer than that are cut to "
                        "it; 0: a sample a row")
             ->capture_default_str();
+        app.add_option("--pad-to-multiple-of", options.loader.pad_to_multiple_of,
+                       "pad rows to a multiple of so many tokens, or to --max-len or --pack-tokens "
+                       "where that is less: batches then come in few shapes, as --cuda-graphs (8 "
+                       "at most) and --attention cudnn want it")
+            ->capture_default_str()
+            ->check(CLI::PositiveNumber);
         app.add_option("--lr", t.schedule.base_rate, "learning rate after warm-up")
             ->capture_default_str();
         app.add_option("--scheduler", scheduler, "cosine, constant, linear or wsd")

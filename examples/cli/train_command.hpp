@@ -43,6 +43,9 @@ public:
 private:
     OrderedJson run() override {
         a_.draft.check();
+        if (a_.draft.attention == "cudnn" && a_.options.loader.packed())
+            throw ContractError("cuDNN does not attend within documents of a row",
+                                "--attention cudnn with --pack-tokens", "Leave one of them out");
         raise_open_files();
         const TrainingGroup::Leave leave(group_);
         join_others();

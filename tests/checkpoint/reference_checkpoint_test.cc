@@ -134,6 +134,15 @@ TEST_CASE("what cannot be carried over is refused") {
     packs.run(packed);
     CHECK_THROWS_WITH(write_reference_checkpoint(out.path(), rows.path() / "checkpoint-5"),
                       Catch::Contains("packed") && Catch::Contains("end of an epoch"));
+    const RunDirectory multiple("refused-padded");
+    FakeModel<F32> of_padded;
+    FakeLoader padded(4, 2);
+    o = options(multiple.path());
+    o.identity["data"]["pad_to_multiple_of"] = 64;
+    Trainer pads(of_padded, o);
+    pads.run(padded);
+    CHECK_THROWS_WITH(write_reference_checkpoint(out.path(), multiple.path() / "checkpoint-5"),
+                      Catch::Contains("padded") && Catch::Contains("end of an epoch"));
     FakeModel<Bf16> other;
     AdamW<Cpu> adam(other.device(), other.parameters());
     other.map_.t2d[0] = 0;

@@ -2,6 +2,7 @@
 #include <array>
 #include <catch2/catch.hpp>
 #include <thread>
+#include <utility>
 
 #include "eyas/device/cuda_launch.cuh"
 #include "fake_cuda.hpp"
@@ -166,5 +167,19 @@ TEST_CASE("memory of a graph") {
         CHECK(most == 128);
         CHECK(cudaDeviceGetGraphMemAttribute(7, cudaGraphMemAttrUsedMemHigh, &most) != cudaSuccess);
         CHECK_THAT(told(), Catch::Contains("no such GPU"));
+        CHECK(cudaDeviceGraphMemTrim(7) != cudaSuccess);
+        CHECK_THAT(told(), Catch::Contains("no such GPU"));
+    }
+    {
+        Capture c(s.a);
+        float* p = make_floats(32, s.a);
+        require(cudaFreeAsync(p, s.a));
+        c.make();
+        require(cudaGraphLaunch(c.exec, s.a));
+        require(cudaGraphExecDestroy(std::exchange(c.exec, nullptr)));
+        CHECK(told() == "cudaGraphExecDestroy: its memory is in use");
+        require(cudaGraphDestroy(std::exchange(c.graph, nullptr)));
+        CHECK(told() == "cudaGraphDestroy: its memory is in use");
+        require(cudaStreamSynchronize(s.a));
     }
 }

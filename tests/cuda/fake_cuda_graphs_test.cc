@@ -1,6 +1,7 @@
 // Steps that are recorded and replayed (Eagle3Options::replay_steps) on the device Cuda and a CUDA
 // runtime of the host: the bits, the calls, and what happens where one fails.
 #include <catch2/catch.hpp>
+#include <optional>
 #include <stdexcept>
 
 #include "eyas/device/cuda.cuh"
@@ -243,14 +244,16 @@ TEST_CASE("a call that fails while a step is recorded is named, and the next ste
             CHECK(fake_cuda::failures() == Told());
         }
     }
-    for (const char* call : {"cudaGraphDestroy", "cudaGraphExecDestroy"}) {
+    const std::string trim = "cudaDeviceGraphMemTrim";
+    for (const std::string& call :
+         {std::string("cudaGraphDestroy"), std::string("cudaGraphExecDestroy"), trim}) {
         Training<F32> t(true);
         for (int i = 0; i < 2; ++i) t.step(b.two.batch);
         fake_cuda::reset();
         fake_cuda::fail(call, 1, cudaErrorInvalidValue);  // nobody can be told
         t.step(b.large.batch);
         CHECK(fake_cuda::failed());
-        CHECK(fake_cuda::calls(call) == 2);
+        CHECK(fake_cuda::calls(call) == (call == trim ? 1 : 2));
         fake_cuda::reset();
     }
     CHECK(fake_cuda::failures() == Told());
@@ -276,7 +279,10 @@ TEST_CASE("work is recorded without being done, and done as often as it is repla
         fake_cuda::eager(eager);
         const Counter c;
         {
-            const auto recording = c.cuda.record([&] { c.increment(), c.increment(); });
+            const auto recording = c.cuda.record([&] {
+                const Tensor inside(DType::F32, {32}, c.cuda.memory());
+                c.increment(), c.increment();
+            });
             CHECK(c.count() == 0);
             c.cuda.replay(recording);
             CHECK(c.count() == 2);
@@ -310,23 +316,45 @@ TEST_CASE("work that throws while it is recorded leaves the device as it was") {
     CHECK(fake_cuda::failures() == Told());
 }
 
-TEST_CASE("a graph's memory is its own, starts anew, and counts") {
+TEST_CASE("a graph's memory is its own, starts anew, counts, and goes back") {
     const Counter c;
-    const auto before = c.cuda.peak_bytes();
+    const auto reserved = [] {
+        std::uint64_t bytes = 0;
+        CHECK(cudaDeviceGetGraphMemAttribute(0, cudaGraphMemAttrReservedMemCurrent, &bytes) ==
+              cudaSuccess);
+        return bytes;
+    };
     const std::int64_t n = 1 << 20;
-    const auto recording = c.cuda.record([&] {
-        const Tensor inside(DType::F32, {n}, c.cuda.memory());
-        auto* y = const_cast<float*>(inside.as<float>().data());
-        c.cuda.for_each(32, [=, x = c.x](std::int64_t i) { x[i] += y[i] == y[i] ? 100.f : 1.f; });
-        c.cuda.zero(y, n * sizeof(float));
-        c.cuda.for_each(32, [=, x = c.x](std::int64_t i) { x[i] += y[i]; });
-    });
-    CHECK(c.cuda.peak_bytes() == before);
-    for (int i = 1; i <= 3; ++i) {
-        c.cuda.replay(recording);
+    Replays<Cuda, int> replays(true);
+    const auto run = [&](int key, bool again) {
+        replays.run(
+            c.cuda, key,
+            [&] {
+                const Tensor inside(DType::F32, {n}, c.cuda.memory());
+                auto* y = const_cast<float*>(inside.as<float>().data());
+                c.cuda.for_each(
+                    32, [=, x = c.x](std::int64_t i) { x[i] += y[i] == y[i] ? 100.f : 1.f; });
+                c.cuda.zero(y, n * sizeof(float));
+                c.cuda.for_each(32, [=, x = c.x](std::int64_t i) { x[i] += y[i]; });
+            },
+            again);
+    };
+    fake_cuda::reset();
+    run(1, true);  // plainly
+    const auto of_pool = c.cuda.peak_bytes();
+    for (int i = 2; i <= 4; ++i) {
+        run(1, true);
         CHECK(c.count() == static_cast<float>(i));  // it was NaN
     }
-    CHECK(c.cuda.peak_bytes() > before);  // 4 MB, more than any graph here had before
+    run(1, false);  // is there, so it is replayed
+    for (int i = 0; i < 3; ++i) run(2, false);
+    CHECK(c.count() == 8);
+    CHECK(fake_cuda::calls("cudaStreamBeginCapture") == 1);
+    CHECK(fake_cuda::calls("cudaGraphLaunch") == 4);
+    CHECK(c.cuda.peak_bytes() > of_pool);  // 4 MB, more than any graph here had before
+    CHECK(reserved() >= n * sizeof(float));
+    replays.forget();
+    CHECK(reserved() == 0);
     CHECK(fake_cuda::failures() == Told());
 }
 

@@ -48,12 +48,17 @@ TEST_CASE("without a library, or where it refuses, the own strips attend") {
     compare(c.cuda, narrow);
     CHECK(c.cuda.attention_use().taken == 2);
     library->widest = 8;
-    c.cuda.attend_by(library);
+    Told told;
+    c.cuda.attend_by(library, [&](const SdpaUse& use) { told.push_back(use.text()); });
+    CHECK(told == Told());
     CHECK(c.cuda.plans_sdpa({.head_dim = 16, .leading_keys = true}) == false);
+    CHECK(told == Told{"reference, 0 calls, 1 by own strips (heads of 16)"});
     CHECK(c.cuda.attention_use().text() == "reference, 0 calls, 1 by own strips (heads of 16)");
     CHECK(c.cuda.plans_sdpa({.head_dim = 8, .leading_keys = true}));
+    CHECK_FALSE(c.cuda.plans_sdpa({.head_dim = 24, .leading_keys = true}));
+    CHECK(told.size() == 1);  // the first one only
     CHECK(test::attention_case<float>(c.cuda, 37, 2).size() == refused.size());
-    CHECK(c.cuda.attention_use().refused == 1);  // fp32 never asks
+    CHECK(c.cuda.attention_use().refused == 2);  // fp32 never asks
     c.cuda.attend_by(nullptr);
     CHECK(c.cuda.attention_use().text() == "own strips, 0 calls");
     CHECK(strips() == refused);

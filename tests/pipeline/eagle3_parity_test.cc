@@ -129,4 +129,8 @@ TEST_CASE("a packed run that stops anywhere goes on to the same bits, and tells 
     TinyDraft<F32> other;
     Pipeline unpacked(files, manifest, *other.model, options(work.path() / "whole"));
     CHECK_THROWS_AS(unpacked.run(), ContractError);
+    auto longer = packed("whole");
+    longer.loader.pad_to_multiple_of = 8;
+    Pipeline padded(files, manifest, *other.model, longer);
+    CHECK_THROWS_WITH(padded.run(), Catch::Contains("pad_to_multiple_of"));
 }

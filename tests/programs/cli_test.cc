@@ -167,6 +167,22 @@ TEST_CASE("--pack-tokens packs samples; the padding is told, also without it") {
     }
 }
 
+TEST_CASE("--pad-to-multiple-of makes batches of few lengths") {
+    const TinyJob job;
+    job.capture();
+    const auto out = [&](const char* multiple) {
+        const auto p = job.run(job.train(
+            std::string("padded-") + multiple, job.colocated(),
+            {"--max-steps", "1", "--log-interval", "1", "--pad-to-multiple-of", multiple}));
+        return p->output();
+    };
+    CHECK_THAT(out("32"), Contains("padding 25.0 %"));  // 24 tokens in 32
+    CHECK_THAT(out("8"), Contains("padding 0.0 %"));
+    CHECK_THAT(
+        job.run(job.train("none", job.colocated(), {"--pad-to-multiple-of", "0"}), 2)->errors(),
+        Contains("--pad-to-multiple-of"));
+}
+
 TEST_CASE("--config: options from a JSON file, and the command line wins") {
     const TinyJob job;
     job.capture();

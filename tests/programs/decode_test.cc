@@ -143,6 +143,8 @@ TEST_CASE("what cannot be decoded is refused before any weights are read") {
     CHECK_THAT(eval("model", {}, 0)->output(), Contains("2 prompts"));
     write_text_file(f.path("talks.jsonl"), talk(0, 5));
     refused({}, "no conversation has a prompt");
+    write_text_file(f.path("broken/generation_config.json"), R"({"eos_token_id": [1, 64]})");
+    refused({}, "broken, eos_token_id: stop token 64");
 }
 
 TEST_CASE("--early-stop ends a training that gets no better") {

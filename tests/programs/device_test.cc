@@ -130,6 +130,9 @@ TEST_CASE("train --attention cudnn: bfloat16 by cuDNN's graphs, the same bits ea
          {Words{"--attention", "cudnn"}, Words{"--attention", "cudnn", "--precision", "bfloat16"}})
         CHECK_THAT(job.run(job.train("wrong", job.colocated(), wrong), 1)->errors(),
                    Contains("Add --device cuda --precision bfloat16"));
+    CHECK_THAT(
+        job.run(job.train("wrong", job.colocated(), {"--attention-workspace", "1"}), 1)->errors(),
+        Contains("--attention-workspace with --attention strips"));
     auto words = job.train("narrow", job.colocated(), by_cudnn);
     words.insert(words.end(), {"--device", "cuda"});
     const auto narrow = job.start(words, {{"EYAS_FAKE_GPUS", "1"}}, with_cuda);
@@ -139,6 +142,18 @@ TEST_CASE("train --attention cudnn: bfloat16 by cuDNN's graphs, the same bits ea
     }
     CHECK_THAT(narrow->output(),
                Contains("done at step 12") && Contains("48 by own strips (cuDNN's validate"));
+    CHECK_THAT(narrow->errors(), Contains("did not take a shape, own strips attend: cuDNN's"));
+    auto packed = by_cudnn;
+    packed.insert(packed.end(), {"--pack-tokens", "48"});
+    CHECK_THAT(on_cuda(job, job.train("wrong", job.colocated(), packed), 1)->errors(),
+               Contains("--attention cudnn with --pack-tokens"));
+    CHECK_THAT(on_cuda(job,
+                       {"eval", "--target", job.path("target"), "--checkpoint", job.path("narrow"),
+                        "--precision", "bfloat16", "--attention", "cudnn", "--conversations",
+                        job.path("conversations.jsonl")},
+                       1)
+                   ->errors(),
+               Contains("--attention cudnn with --conversations"));
     auto draft = parse_json(read_text_file(job.path("draft.json")), "draft.json");
     draft["head_dim"] = 8;  // what cuDNN takes
     write_text_file(job.path("draft.json"), draft.dump());
@@ -146,6 +161,10 @@ TEST_CASE("train --attention cudnn: bfloat16 by cuDNN's graphs, the same bits ea
     CHECK_THAT(first->output(), Contains("attention: cuDNN 9.") && Contains(", 48 calls") &&
                                     !Contains("own strips"));
     on_cuda(job, job.train("again", job.colocated(), by_cudnn));
+    auto little = by_cudnn;
+    little.insert(little.end(), {"--attention-workspace", "1", "--max-steps", "1"});
+    CHECK_THAT(on_cuda(job, job.train("little", job.colocated(), little))->errors(),
+               Contains("bytes of workspace, more than 1"));
     on_cuda(job, job.train("strips", job.colocated(), bf16));
     CHECK_THAT(job.run({"compare", job.path("cudnn"), job.path("again")})->output(),
                Contains("identical"));

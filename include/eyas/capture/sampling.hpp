@@ -15,7 +15,7 @@ namespace eyas {
 
 /// Throws ContractError unless each id is one of the model's; `where` names who was given them.
 inline void require_stop_ids(std::span<const std::int64_t> stop_ids, std::int64_t vocab_size,
-                             const char* where) {
+                             const std::string& where) {
     for (const auto id : stop_ids)
         if (id < 0 || id >= vocab_size)
             throw ContractError("stop token " + std::to_string(id), where,

@@ -54,6 +54,11 @@ inline PickleDict reference_shared_state(const SafetensorsFile& model, const Che
             "samples are packed, which the reference does not do, and the run stopped in the "
             "middle of an epoch",
             where, "Write a checkpoint of the end of an epoch");
+    if (s.batch > 0 && data.contains("pad_to_multiple_of"))
+        throw ContractError(
+            "rows are padded to a multiple, which the reference does not do, and the run stopped "
+            "in the middle of an epoch",
+            where, "Write a checkpoint of the end of an epoch");
     PickleDict d;
     d.set("draft_state_dict", std::move(draft));
     d.set("global_step", s.step);

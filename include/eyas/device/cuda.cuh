@@ -60,10 +60,11 @@ public:
     }
 
     /// Attention in bfloat16 by a library from now on, of all that share this GPU's context;
-    /// nullptr: own strips, which also take what it refuses.
-    void attend_by(std::shared_ptr<SdpaLibrary> library) const {
+    /// nullptr: own strips, which also take what it refuses. Waits for the GPU. Throws
+    /// ResourceError where work before failed.
+    void attend_by(std::shared_ptr<SdpaLibrary> library, SdpaRefusal on_refusal = {}) const {
         synchronize();  // plans that are in use go
-        context_->sdpa().choose(std::move(library));
+        context_->sdpa().choose(std::move(library), std::move(on_refusal));
     }
     const SdpaUse& attention_use() const { return context_->sdpa().use(); }
     bool plans_sdpa(const SdpaShape& shape) const {
@@ -91,6 +92,11 @@ public:
         }
     }
     void replay(const Recording& r) const { r.launch(context_->stream()); }
+    /// Memory that graphs of this GPU had goes back to it, but of those at work; others that are
+    /// still there get theirs again when they are launched.
+    void trim_recordings() const noexcept {
+        detail::ignored(cudaDeviceGraphMemTrim(context_->ordinal()));
+    }
     /// Another one where attention is chosen anew.
     std::uint64_t work_version() const { return context_->sdpa().choices(); }
 

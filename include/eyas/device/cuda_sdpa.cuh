@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -45,6 +46,11 @@ struct SdpaUse {
     }
 };
 
+/// Is told the use so far when the library refuses a call for the first time after it was chosen:
+/// in mid-step, by the thread that computes. It may not use the GPU nor choose attention; what it
+/// throws ends the step. It stays with the GPU's context until attention is chosen anew.
+using SdpaRefusal = std::function<void(const SdpaUse&)>;
+
 namespace detail {
 
 /// The library that was chosen and its plans, also that there is none. One thread.
@@ -52,10 +58,11 @@ class SdpaPlans {
 public:
     static constexpr std::size_t most = 512;  // shapes, each direction one
 
-    /// nullptr: own strips.
-    void choose(std::shared_ptr<SdpaLibrary> library) {
+    /// nullptr: own strips. `on_refusal` hears why the first call is refused, when it is.
+    void choose(std::shared_ptr<SdpaLibrary> library, SdpaRefusal on_refusal) {
         forget();
         library_ = std::move(library);
+        on_refusal_ = std::move(on_refusal);
         use_ = {};
         if (library_) use_.library = library_->name();
     }
@@ -83,7 +90,8 @@ public:
             it = plans_.emplace(shape, std::move(found)).first;
         }
         if (it->second.plan) return true;
-        ++use_.refused, use_.why = it->second.why;
+        use_.why = it->second.why;
+        if (++use_.refused == 1 && on_refusal_) on_refusal_(use_);
         return false;
     }
     /// Of a shape that was found.
@@ -100,6 +108,7 @@ private:
     std::shared_ptr<SdpaLibrary> library_;
     std::map<SdpaShape, Found> plans_;
     SdpaUse use_;
+    SdpaRefusal on_refusal_;
     std::uint64_t choices_ = 0;
 };
 

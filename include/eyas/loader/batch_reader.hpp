@@ -42,7 +42,7 @@ template <SampleSource S>
 class BatchReader {
 public:
     BatchReader(S& store, const LoaderOptions& options)
-        : store_(store), max_len_(options.longest_sample()), packed_(options.packed()) {
+        : store_(store), options_(options), max_len_(options.longest_sample()) {
         for (const auto name : feature::all) buffers_.push_back({std::string(name), {}});
     }
 
@@ -58,9 +58,9 @@ public:
             if (stop) return false;
             guarded(*ref, [&] { describe(*ref, into.leases); });
         }
-        const auto tokens = find_places(chosen.rows);
+        const auto tokens = options_.padded(find_places(chosen.rows));
         into.arena.lay_out(chosen.rows.back() + 1, tokens, samples_[0].layout.width,
-                           samples_[0].layout.dtype, packed_);
+                           samples_[0].layout.dtype, options_.packed());
         for (std::size_t i = 0; i < refs.size(); ++i)
             samples_[i].straight = goes_straight(samples_[i], into, i);
         read_straight(refs, into);
@@ -182,8 +182,8 @@ private:
     }
 
     S& store_;
+    LoaderOptions options_;
     std::int64_t max_len_;
-    bool packed_;
     std::vector<Sample> samples_;
     std::vector<NamedBuffer> buffers_;              // one per feature, in the order of feature::all
     std::vector<std::vector<NamedBuffer>> places_;  // per sample of the batch

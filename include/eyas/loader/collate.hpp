@@ -39,9 +39,9 @@ public:
         return n;
     }
 
-    /// A batch of `rows` (B), the longest of `tokens` (T) after the cut; `packed`: with documents.
-    /// Contents are undefined until every sample was written and finished, and every row. Throws
-    /// ResourceError where it does not fit the memory that was given.
+    /// A batch of `rows` (B) of `tokens` (T), none of which is longer after the cut; `packed`: with
+    /// documents. Contents are undefined until every sample was written and finished, and every
+    /// row. Throws ResourceError where it does not fit the memory that was given.
     void lay_out(std::int64_t rows, std::int64_t tokens, std::int64_t width, DType dtype,
                  bool packed = false) {
         auto views = shapes(rows, tokens, width, dtype, packed);
@@ -144,7 +144,8 @@ private:
                 "a batch of " + std::to_string(bytes) + " bytes in memory of " +
                     std::to_string(given_.size()),
                 "Loader's ring",
-                "Raise ring_bytes, or use a smaller batch_size, max_len or prefetch");
+                "Raise ring_bytes, or use a smaller batch_size, max_len, pad_to_multiple_of or "
+                "prefetch");
         }
         const auto wanted = static_cast<std::int64_t>(bytes);
         if (own_.empty() || own_.elements() < wanted) own_ = Tensor(DType::U8, Shape{wanted});

@@ -21,6 +21,10 @@ struct LoaderOptions {
     // depends on its order. Of a stream, up to 8 rows wait for more samples before they are used: a
     // store that frees what was trained must have room for them, too.
     std::int64_t pack_tokens = 0;
+    // The rows of a batch are padded to a multiple of so many tokens, of max_len or pack_tokens at
+    // most: batches then come in few shapes, as a device's recordings and plans want it. Padding
+    // counts in a loss's mean over B*T rows as ever.
+    std::int64_t pad_to_multiple_of = 1;
     std::uint64_t seed = 0;  // of the order: epoch e is drawn with seed + e
     bool shuffle = true;
     bool drop_last = true;        // leave out the short batch at the end of an epoch
@@ -40,11 +44,18 @@ struct LoaderOptions {
     std::int64_t longest_sample() const {
         return packed() ? std::min(max_len, pack_tokens) : max_len;
     }
+    /// T of a batch whose longest row has so many tokens. Of options that check_loader_options
+    /// takes.
+    std::int64_t padded(std::int64_t tokens) const {
+        const auto most = packed() ? pack_tokens : max_len;
+        const auto gap = (pad_to_multiple_of - tokens % pad_to_multiple_of) % pad_to_multiple_of;
+        return tokens + std::min(gap, std::max<std::int64_t>(most - tokens, 0));
+    }
 };
 
 /// The same for held-out samples: all of them once, in their order, a sample a row, whatever the
-/// rank, and none is acknowledged. So figures do not depend on packing. Their batches take what
-/// memory they need.
+/// rank, padded to the longest only, and none is acknowledged. So figures depend neither on packing
+/// nor on padding./// Their batches take what memory they need.
 inline LoaderOptions held_out_options(LoaderOptions o) {
     o.shuffle = o.drop_last = false;
     o.rank = 0;
@@ -53,6 +64,7 @@ inline LoaderOptions held_out_options(LoaderOptions o) {
     o.epochs = 1;
     o.max_len = o.longest_sample();
     o.pack_tokens = 0;
+    o.pad_to_multiple_of = 1;
     o.acknowledgements = nullptr;
     o.states = nullptr;
     return o;
@@ -71,16 +83,17 @@ namespace detail {
 
 /// Throws ContractError for impossible options.
 inline void check_loader_options(const LoaderOptions& o) {
-    if (o.batch_size < 1 || o.max_len < 1 || o.pack_tokens < 0 || o.prefetch < 0 ||
-        o.prefetch > 1024 || o.epochs < 0 || o.threads < 1 || o.threads > 256 || o.ring_bytes < 0 ||
-        o.world < 1 || o.rank < 0 || o.rank >= o.world)
+    if (o.batch_size < 1 || o.max_len < 1 || o.pack_tokens < 0 || o.pad_to_multiple_of < 1 ||
+        o.prefetch < 0 || o.prefetch > 1024 || o.epochs < 0 || o.threads < 1 || o.threads > 256 ||
+        o.ring_bytes < 0 || o.world < 1 || o.rank < 0 || o.rank >= o.world)
         throw ContractError(
             "batch_size " + std::to_string(o.batch_size) + ", max_len " +
                 std::to_string(o.max_len) + ", pack_tokens " + std::to_string(o.pack_tokens) +
-                ", prefetch " + std::to_string(o.prefetch) + ", threads " +
-                std::to_string(o.threads) + ", ring_bytes " + std::to_string(o.ring_bytes) +
-                ", epochs " + std::to_string(o.epochs) + ", rank " + std::to_string(o.rank) +
-                " of " + std::to_string(o.world),
+                ", pad_to_multiple_of " + std::to_string(o.pad_to_multiple_of) + ", prefetch " +
+                std::to_string(o.prefetch) + ", threads " + std::to_string(o.threads) +
+                ", ring_bytes " + std::to_string(o.ring_bytes) + ", epochs " +
+                std::to_string(o.epochs) + ", rank " + std::to_string(o.rank) + " of " +
+                std::to_string(o.world),
             "LoaderOptions",
             "Use positive sizes, 0 <= prefetch <= 1024, 1 <= threads <= 256 and 0 <= rank < world");
 }

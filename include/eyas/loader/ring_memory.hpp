@@ -82,7 +82,8 @@ void check_states(const S& store, const RingMemory& host) {
 }
 
 /// Bytes of the largest batch that these refs can make: all rows as long as the longest sample
-/// after the cut, or packed full. 0 where a ref has no specs, so that it cannot be known.
+/// after the cut and padded, or packed full. 0 where a ref has no specs, so that it cannot be
+/// known.
 inline std::uint64_t largest_batch_bytes(const Manifest& manifest, const LoaderOptions& o) {
     std::int64_t rows = 0;
     FeatureLayout layout;
@@ -91,8 +92,8 @@ inline std::uint64_t largest_batch_bytes(const Manifest& manifest, const LoaderO
         layout = feature_layout(ref.feature_specs, ref.sample_id);
         rows = std::max(rows, std::min(layout.rows, o.max_len));
     }
-    return BatchArena::bytes_for(o.batch_size, o.packed() ? o.pack_tokens : rows, layout.width,
-                                 layout.dtype, o.packed());
+    return BatchArena::bytes_for(o.batch_size, o.packed() ? o.pack_tokens : o.padded(rows),
+                                 layout.width, layout.dtype, o.packed());
 }
 
 /// The ring for `slots` batches: of ring_bytes where that is given, as large as it has to be where
@@ -110,7 +111,8 @@ inline RingMemory make_ring(const Manifest& manifest, const LoaderOptions& o, st
                                     std::to_string(needed) + " bytes",
                                 "LoaderOptions::ring_bytes",
                                 "Use at least " + std::to_string(std::max(slot, page) * slots) +
-                                    ", or a smaller batch_size, max_len or prefetch");
+                                    ", or a smaller batch_size, max_len, "
+                                    "pad_to_multiple_of or prefetch");
         slot = given;
     }
     return slot == 0 ? RingMemory() : RingMemory(slots, slot);

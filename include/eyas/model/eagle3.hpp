@@ -167,19 +167,19 @@ private:
     }
 
     /// The hidden states of all TTT steps.
-    void prepare(const Batch& batch) {
+    void prepare(const Batch& batch, bool trains = false) {
         next_ = nullptr;
         Eagle3Batch<Element>::check(batch, config_);
         reserve(batch.batch_size() * batch.tokens(), batch.tokens());
         work_.batch.assign(device_, batch);
         parameters_.pack(device_);
-        forward();
+        forward(trains);
     }
 
     /// With gradients where `is_final` wants to hear of them.
     const StepMetrics& run(const Batch& batch, float scale, const FinalSlots* is_final) {
         const Batch* next = std::exchange(next_, nullptr);
-        prepare(batch);
+        prepare(batch, is_final != nullptr);
         if (next && is_final && work_.own_memory) work_.batch.ahead.take(device_, *next, config_);
         const auto steps = work_.activations.size();
         std::array<const Element*, Eagle3Options::longest_ttt> hidden{};
@@ -197,14 +197,15 @@ private:
         return metrics;
     }
 
-    void forward() {
+    void forward(bool trains) {
         const auto n = work_.batch.rows(), d = config_.hidden_size;
         rotary_.reserve(work_.batch.last_position() + options_.ttt_length + 1);
         for (std::size_t k = 0; k < work_.angles.size(); ++k)
             assign_rotation(device_, work_.angles[k], rotary_,
                             {work_.batch.host_positions.data(), work_.batch.host_positions.size()},
                             work_.batch.positions.data(), n, static_cast<std::int64_t>(k));
-        work_.replayed(device_, StepPart::Forward, [&] { unroll(n, d); });
+        work_.replayed(
+            device_, StepPart::Forward, [&] { unroll(n, d); }, trains);
     }
     void unroll(std::int64_t n, std::int64_t d) {
         work_.projected.resize(static_cast<std::size_t>(n * d));

@@ -41,10 +41,11 @@ struct Eagle3Workspace {
           replays(o.replay_steps) {}
 
     /// The part's work, which f does, for the batch that is here. A replay sets no array's size, so
-    /// nothing may ask for one that f sets.
+    /// nothing may ask for one that f sets. `trains`: of a step, whose shapes come again; held-out
+    /// batches have shapes of their own, and take no recording's place.
     template <class F>
-    void replayed(const D& device, StepPart part, const F& f) {
-        replays.run(device, {part, batch.batch, batch.tokens, batch.leading_keys}, f);
+    void replayed(const D& device, StepPart part, const F& f, bool trains = true) {
+        replays.run(device, {part, batch.batch, batch.tokens, batch.leading_keys}, f, trains);
     }
 
     /// Memory for batches of up to `rows` rows; after replays.forget(), where there was some.

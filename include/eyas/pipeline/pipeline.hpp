@@ -28,6 +28,7 @@ inline Json batches_identity(const LoaderOptions& o) {
                   {"shuffle", o.shuffle},
                   {"drop_last", o.drop_last}};
     if (o.packed()) identity["pack_tokens"] = o.pack_tokens;
+    if (o.pad_to_multiple_of > 1) identity["pad_to_multiple_of"] = o.pad_to_multiple_of;
     return identity;
 }
 }  // namespace detail

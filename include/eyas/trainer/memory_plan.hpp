@@ -62,7 +62,8 @@ struct MemoryPlan {
                                           static_cast<double>(grows) * static_cast<double>(rows));
             remedy = "Batches of " + std::to_string(std::max<std::int64_t>(fit, 1)) +
                      " rows instead of " + std::to_string(rows) +
-                     " would fit (batch_size times max_len or pack_tokens)";
+                     " would fit (batch_size times max_len or pack_tokens, or "
+                     "what rows are padded to)";
         } else {
             remedy = "Weights and optimizer alone need " + megabytes(fixed) +
                      ": use a smaller draft or more memory";

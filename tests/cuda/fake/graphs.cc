@@ -3,8 +3,11 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
+#include <set>
 #include <thread>
+#include <utility>
 
 #include "fake_cuda.hpp"
 #include "state.hpp"
@@ -19,6 +22,8 @@ struct Graph {
     std::vector<Work> nodes;
     std::map<std::byte*, detail::GuardedMemory*> memory;
     std::uint64_t in_use = 0, most_in_use = 0;  // bytes
+    bool launched = false;                      // the GPU has memory for it
+    std::atomic<int> queued = 0;                // launches that are not done
 
     Graph() = default;
     Graph(const Graph&) = delete;
@@ -32,6 +37,16 @@ struct Graph {
             s.memory.erase(p);
         }
     }
+};
+
+/// One launch, until all of it is done.
+struct Launch {
+    std::shared_ptr<Graph> graph;
+
+    explicit Launch(std::shared_ptr<Graph> g) : graph(std::move(g)) { ++graph->queued; }
+    Launch(const Launch&) = delete;
+    Launch& operator=(const Launch&) = delete;
+    ~Launch() { --graph->queued; }
 };
 
 namespace {
@@ -77,9 +92,13 @@ cudaError_t destroy(const char* kind, const void* handle, const char* call) {
     const auto planned = static_cast<cudaError_t>(enter(call));
     if (!remove_handle(kind, handle, call)) return told(cudaErrorInvalidValue);
     std::shared_ptr<Graph> last;  // may go after the lock
-    const std::lock_guard lock(State::get().mutex);
-    last = std::move(graphs().at(handle));
-    graphs().erase(handle);
+    {
+        const std::lock_guard lock(State::get().mutex);
+        last = std::move(graphs().at(handle));
+        graphs().erase(handle);
+    }
+    if (last->queued > 0 && !last->memory.empty())
+        misuse(std::string(call) + ": its memory is in use");
     return told(planned);
 }
 
@@ -233,8 +252,13 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
         const std::lock_guard lock(s.mutex);
         auto& most = s.most_of_graphs[graph->device];
         most = std::max(most, graph->most_in_use);
+        if (!std::exchange(graph->launched, true))
+            s.reserved_of_graphs[graph->device] += graph->most_in_use;
     }
-    for (const auto& node : graph->nodes) enqueue_on(on, node.what, [graph, &node] { node.run(); });
+    // Goes with the last node, also where a fault has ended all work.
+    const auto launch = std::make_shared<Launch>(graph);
+    for (const auto& node : graph->nodes)
+        enqueue_on(on, node.what, [launch, &node] { node.run(); });
     return cudaSuccess;
 }
 
@@ -249,12 +273,27 @@ cudaError_t cudaDeviceGetGraphMemAttribute(int device, cudaGraphMemAttributeType
                                            void* value) {
     EYAS_FAKE_ENTER("cudaDeviceGetGraphMemAttribute");
     auto& s = State::get();
-    if (device < 0 || device >= s.devices || name != cudaGraphMemAttrUsedMemHigh)
+    const bool high = name == cudaGraphMemAttrUsedMemHigh;
+    if (device < 0 || device >= s.devices || (!high && name != cudaGraphMemAttrReservedMemCurrent))
         return refused("cudaDeviceGetGraphMemAttribute",
                        "no such GPU, or an attribute that it does not know");
     const std::lock_guard lock(s.mutex);
-    const auto most = s.most_of_graphs[device];
-    std::memcpy(value, &most, sizeof most);
+    const auto bytes = (high ? s.most_of_graphs : s.reserved_of_graphs)[device];
+    std::memcpy(value, &bytes, sizeof bytes);
+    return cudaSuccess;
+}
+
+cudaError_t cudaDeviceGraphMemTrim(int device) {
+    EYAS_FAKE_ENTER("cudaDeviceGraphMemTrim");
+    auto& s = State::get();
+    if (device < 0 || device >= s.devices) return refused("cudaDeviceGraphMemTrim", "no such GPU");
+    const std::lock_guard lock(s.mutex);
+    std::set<Graph*> at_work;  // a graph has two handles
+    for (const auto& [handle, graph] : graphs())
+        if (graph->device == device && (graph->launched = graph->queued > 0))
+            at_work.insert(graph.get());
+    auto& reserved = s.reserved_of_graphs[device] = 0;
+    for (const auto* graph : at_work) reserved += graph->most_in_use;
     return cudaSuccess;
 }
 

@@ -65,7 +65,8 @@ struct State {
     detail::GuardedMemory device_memory, pinned_memory;
     std::map<const std::byte*, Allocation> memory;
     std::map<const std::byte*, std::size_t> released;
-    std::map<int, std::uint64_t> in_use, most_in_use, most_of_graphs;  // bytes, by GPU
+    // Bytes, by GPU.
+    std::map<int, std::uint64_t> in_use, most_in_use, most_of_graphs, reserved_of_graphs;
     std::deque<detail::GuardedMemory> graph_memory;  // one each: open between its nodes alone
     std::map<cudaStream_t, std::shared_ptr<Stream>> streams;
     std::map<cudaEvent_t, Event> events;
