@@ -125,24 +125,18 @@ TEST_CASE("what cannot be carried over is refused") {
     unrecorded.run(more);
     CHECK_THROWS_WITH(write_reference_checkpoint(out.path(), bare.path() / "checkpoint-5"),
                       Catch::Contains("batch_size"));
-    const RunDirectory rows("refused-packed");
-    FakeModel<F32> of_rows;
-    FakeLoader packed(4, 2);
-    o = options(rows.path());
-    o.identity["data"]["pack_tokens"] = 64;
-    Trainer packs(of_rows, o);
-    packs.run(packed);
-    CHECK_THROWS_WITH(write_reference_checkpoint(out.path(), rows.path() / "checkpoint-5"),
-                      Catch::Contains("packed") && Catch::Contains("end of an epoch"));
-    const RunDirectory multiple("refused-padded");
-    FakeModel<F32> of_padded;
-    FakeLoader padded(4, 2);
-    o = options(multiple.path());
-    o.identity["data"]["pad_to_multiple_of"] = 64;
-    Trainer pads(of_padded, o);
-    pads.run(padded);
-    CHECK_THROWS_WITH(write_reference_checkpoint(out.path(), multiple.path() / "checkpoint-5"),
-                      Catch::Contains("padded") && Catch::Contains("end of an epoch"));
+    for (const auto& [option, words] :
+         {std::pair{"pack_tokens", "packed"}, {"pad_to_multiple_of", "padded"}}) {
+        const RunDirectory rows(std::string("refused-") + words);
+        FakeModel<F32> of_rows;
+        FakeLoader loader(4, 2);
+        o = options(rows.path());
+        o.identity["data"][option] = 64;
+        Trainer of_option(of_rows, o);
+        of_option.run(loader);
+        CHECK_THROWS_WITH(write_reference_checkpoint(out.path(), rows.path() / "checkpoint-5"),
+                          Catch::Contains(words) && Catch::Contains("end of an epoch"));
+    }
     FakeModel<Bf16> other;
     AdamW<Cpu> adam(other.device(), other.parameters());
     other.map_.t2d[0] = 0;
