@@ -32,5 +32,5 @@ def eyas_dependencies():
     cuda = ["/usr/local/cuda", "/opt/cuda"]
     _maybe(lib, "cuda", prefixes = cuda, prefix_env = "CUDA_HOME", headers = ["cuda_runtime.h", "cublasLt.h"], whole = True, package = "the CUDA toolkit (or set CUDA_HOME)", build_file = "@eyas//third_party/cuda:cuda.BUILD")
     _maybe(lib, "nccl", prefixes = cuda + ["/usr"], prefix_env = "NCCL_HOME", headers = ["nccl.h"], libs = ["libnccl.so.2"], package = "NCCL (or set NCCL_HOME)", build_file = "@eyas//third_party/nccl:nccl.BUILD")
-    _maybe(lib, "cudnn", prefixes = cuda + ["/usr"], prefix_env = "CUDNN_HOME", headers = ["cudnn.h"], extra_headers = ["cudnn*.h"], libs = ["libcudnn.so.9", "libcudnn.so"], package = "cuDNN 9 (or set CUDNN_HOME)", build_file = "@eyas//third_party/cudnn:cudnn.BUILD")
+    _maybe(lib, "cudnn", prefixes = cuda + ["/usr"], prefix_env = "CUDNN_HOME", headers = ["cudnn.h"], extra_headers = ["cudnn*.h"], libs = ["libcudnn.so.9"], package = "cuDNN 9 (or set CUDNN_HOME)", build_file = "@eyas//third_party/cudnn:cudnn.BUILD")
     _maybe(pip_headers, "cudnn_frontend", distribution = "nvidia-cudnn-frontend", at_least = "1.18", setup = "tools/cuda/setup.sh", header = "cudnn_frontend.h", build_file = "@eyas//third_party/cudnn_frontend:cudnn_frontend.BUILD")

@@ -41,8 +41,7 @@ struct LeasedBatch {
 template <SampleSource S>
 class BatchReader {
 public:
-    BatchReader(S& store, const LoaderOptions& options)
-        : store_(store), options_(options), max_len_(options.longest_sample()) {
+    BatchReader(S& store, const LoaderOptions& options) : store_(store), options_(options) {
         for (const auto name : feature::all) buffers_.push_back({std::string(name), {}});
     }
 
@@ -84,7 +83,9 @@ private:
         bool straight = false;                // read to its place, not through scratch memory
     };
 
-    std::int64_t cut(const FeatureLayout& l) const { return std::min(l.rows, max_len_); }
+    std::int64_t cut(const FeatureLayout& l) const {
+        return std::min(l.rows, options_.longest_sample());
+    }
 
     // Samples of one row follow each other. Returns the tokens of the longest row.
     std::int64_t find_places(std::span<const std::int64_t> rows) {
@@ -124,7 +125,7 @@ private:
 
     // Samples that are not cut; to a device, those that the transport brings there.
     bool goes_straight(const Sample& s, const LeasedBatch<S>& into, std::size_t i) const {
-        if (s.layout.rows > max_len_) return false;
+        if (s.layout.rows > options_.longest_sample()) return false;
         if (!into.arena.room()) return true;
         if constexpr (requires { is_elsewhere(store_.stored(into.leases[i])); })
             return is_elsewhere(store_.stored(into.leases[i]));
@@ -183,7 +184,6 @@ private:
 
     S& store_;
     LoaderOptions options_;
-    std::int64_t max_len_;
     std::vector<Sample> samples_;
     std::vector<NamedBuffer> buffers_;              // one per feature, in the order of feature::all
     std::vector<std::vector<NamedBuffer>> places_;  // per sample of the batch

@@ -55,7 +55,7 @@ struct LoaderOptions {
 
 /// The same for held-out samples: all of them once, in their order, a sample a row, whatever the
 /// rank, padded to the longest only, and none is acknowledged. So figures depend neither on packing
-/// nor on padding./// Their batches take what memory they need.
+/// nor on padding. Their batches take what memory they need.
 inline LoaderOptions held_out_options(LoaderOptions o) {
     o.shuffle = o.drop_last = false;
     o.rank = 0;
