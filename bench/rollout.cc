@@ -1,10 +1,10 @@
-// rollout [--model DIR] [--prompts 16] [--prompt-tokens 64] [--new-tokens 64] [--runs 3]: tokens/s
-// of generation for 1, 4 and 16 sequences at once and of capture over the same texts, and the time
-// of judging drafts (a forward of some rows of one sequence), beside what the machine could: a step
-// reads every weight once (bytes over read bandwidth) or multiplies every row by it (products alone
-// at the rate of one large product), whichever takes longer. Without --model a random one of the
-// shape of SmolLM2-135M. Before a time is printed, answers and states of all batches are compared
-// bit by bit.
+// rollout [--model DIR] [--precision float32] [--prompts 16] [--prompt-tokens 64] [--new-tokens 64]
+// [--runs 3]: tokens/s of generation for 1, 4 and 16 sequences at once and of capture over the same
+// texts, and the time of judging drafts (a forward of some rows of one sequence), beside what the
+// machine could: a step reads every weight once (bytes over read bandwidth) or multiplies every row
+// by it (products alone at the rate of one large product in that precision), whichever takes
+// longer. Without --model a random one of the shape of SmolLM2-135M. Before a time is printed,
+// answers and states of all batches are compared bit by bit.
 #include "eyas/capture/rollout.hpp"
 
 #include <omp.h>
@@ -91,10 +91,12 @@ std::int64_t layer_numbers(const ModelConfig& c) {
            (c.hidden_size * (2 * q + 2 * kv) + 3 * c.hidden_size * c.intermediate_size);
 }
 
+template <PrecisionPolicy P>
 class Bench {
 public:
     Bench(const fs::path& dir, const bench::Arguments& a)
-        : model_(HfWeights(dir)),
+        : weights_(dir),
+          model_(weights_),
           new_tokens_(a.number("new-tokens")),
           runs_(static_cast<std::size_t>(a.number("runs"))) {
         const auto n = a.number("prompt-tokens");
@@ -118,8 +120,8 @@ public:
 private:
     std::vector<GeneratedSequence> answers(std::int64_t batch, bool keep_states) {
         std::vector<GeneratedSequence> all(requests_.size());
-        Rollout<Cpu>(model_,
-                     {.max_new_tokens = new_tokens_, .slots = batch, .capture = keep_states})
+        Rollout<Cpu, P>(model_,
+                        {.max_new_tokens = new_tokens_, .slots = batch, .capture = keep_states})
             .run(requests_, [&](GeneratedSequence&& s) {
                 all[static_cast<std::size_t>(s.index)] = std::move(s);
             });
@@ -147,13 +149,13 @@ private:
         std::size_t at = 0;
         for (const auto& s : want)
             for (auto x : s.states.last)
-                if (x != BFloat16(whole.last.as<float>()[at++]))
+                if (x != BFloat16(whole.last.template as<float>()[at++]))
                     throw std::runtime_error("states differ from one forward over the text");
         std::printf(
-            "%zu prompts of %zu tokens, %lld new ones each, %d threads; answers and states "
+            "%zu prompts of %zu tokens, %lld new ones each, %d threads, %s; answers and states "
             "of batches 1, 4 and 16 and of whole texts are the same bits\n",
             requests_.size(), requests_[0].prompt.size(), static_cast<long long>(new_tokens_),
-            omp_get_max_threads());
+            omp_get_max_threads(), P::name.data());
     }
 
     void ceilings() {
@@ -177,10 +179,19 @@ private:
         const std::int64_t m = 1024, k = 1536, w = 1536;
         const std::vector<float> x(m * k, 1.f), y(w * k, 1.f);
         std::vector<float> packed(y.size()), z(m * w);
+        std::vector<BFloat16> narrow(y.size());
         cpu_.pack(y.data(), w, k, packed.data());
+        if (!cpu_.narrows(w, k)) throw std::runtime_error("no products of narrow weights here");
+        cpu_.narrow(y.data(), w, k, narrow.data());
         const PackedMatmul<float> product{m, w, k, x.data(), packed.data(), z.data()};
-        rate_ = 2.0 * static_cast<double>(m * k * w) /
-                bench::times_of([&] { cpu_.matmul(product); }, runs_).median;
+        const NarrowMatmul<Bf16> rounding{m, w, k, x.data(), narrow.data(), z.data()};
+        const auto multiply = [&] {
+            if constexpr (std::same_as<P, F32>)
+                cpu_.matmul(product);
+            else
+                cpu_.matmul(rounding);
+        };
+        rate_ = 2.0 * static_cast<double>(m * k * w) / bench::times_of(multiply, runs_).median;
         std::printf("ceilings: %.1f GB/s read, %.1f GFLOP/s\n", read_ / 1e9, rate_ / 1e9);
     }
 
@@ -198,7 +209,7 @@ private:
         RolloutReport r;
         const auto t = bench::times_of(
             [&] {
-                r = Rollout<Cpu>(model_, {.max_new_tokens = new_tokens_, .slots = batch})
+                r = Rollout<Cpu, P>(model_, {.max_new_tokens = new_tokens_, .slots = batch})
                         .run(requests_, {});
             },
             runs_);
@@ -237,7 +248,8 @@ private:
     }
 
     void capture() {
-        const auto t = bench::times_of([&] { model_.forward(texts_, lengths_); }, runs_);
+        TargetModel<Cpu, P> model(weights_, {{}, false});  // as eyas capture
+        const auto t = bench::times_of([&] { model.forward(texts_, lengths_); }, runs_);
         const auto rows = static_cast<double>(texts_.size());
         report("capture of whole texts", rows, t, least(rows, 0));
     }
@@ -249,7 +261,8 @@ private:
                     100 * ceiling / t.median, tokens / ceiling);
     }
 
-    TargetModel<Cpu> model_;
+    HfWeights weights_;
+    TargetModel<Cpu, P> model_;  // in the form that eyas rollout decodes with
     Cpu cpu_;
     std::int64_t new_tokens_;
     std::size_t runs_;
@@ -263,16 +276,21 @@ int main(int argc, char** argv) {
     try {
         const eyas::bench::Arguments a(argc, argv,
                                        {{"model", ""},
+                                        {"precision", "float32"},
                                         {"prompts", "16"},
                                         {"prompt-tokens", "64"},
                                         {"new-tokens", "64"},
                                         {"runs", "3"}});
-        if (!a.text("model").empty()) {
-            Bench(a.text("model"), a).run();
-        } else {
-            const RandomModel model;
-            Bench(model.path(), a).run();
-        }
+        const auto run = [&](const fs::path& model) {
+            const auto precision = a.text("precision");
+            if (precision == F32::name) return Bench<F32>(model, a).run();
+            if (precision == Bf16::name) return Bench<Bf16>(model, a).run();
+            throw std::runtime_error("--precision is float32 or bfloat16, not " + precision);
+        };
+        if (a.text("model").empty())
+            run(RandomModel().path());
+        else
+            run(a.text("model"));
     } catch (const std::exception& e) {
         std::fprintf(stderr, "rollout: %s\n", e.what());
         return 1;

@@ -2,6 +2,7 @@
 #include "command.hpp"
 #include "eyas/capture/capture.hpp"
 #include "eyas/device/cpu.hpp"
+#include "target_precision.hpp"
 
 namespace eyas::cli {
 
@@ -27,6 +28,7 @@ public:
         app_.add_option("--pack-tokens", options_.pack_tokens, "tokens a forward")
             ->capture_default_str()
             ->check(CLI::PositiveNumber);
+        precision_.declare(app_);
     }
 
 private:
@@ -42,10 +44,18 @@ private:
         limits_.positions = longest_sequence(weights.config());
         if (!layers_.empty()) require_three_layers(layers_);
         const auto conversations = read_conversations(conversations_, limits_);
-        TargetModel<Cpu> model(weights, {layers_, false});
+        return precision_.with([&]<class P>(P) {
+            TargetModel<Cpu, P> model(weights, {layers_, false});
+            return capture(model, target_names(weights), conversations);
+        });
+    }
+
+    template <class P>
+    OrderedJson capture(TargetModel<Cpu, P>& model, const TargetNames& target,
+                        const std::vector<Conversation>& conversations) {
         Progress progress("capture", static_cast<std::int64_t>(conversations.size()));
         options_.stop = &stop_requested();
-        options_.target = target_names(weights);
+        options_.target = target;
         options_.on_progress = [&](const CaptureReport& r) {
             progress.show(r.captured + r.reused,
                           "  " +
@@ -53,7 +63,7 @@ private:
                                                                std::max(r.seconds, 1e-9))) +
                               " tokens/s");
         };
-        FeatureCapture<Cpu> capture(model, out_, options_);
+        FeatureCapture<Cpu, P> capture(model, out_, options_);
         const auto r = capture.run(conversations);
         const double rate = r.seconds > 0 ? static_cast<double>(r.tokens) / r.seconds : 0;
         std::printf(
@@ -76,6 +86,7 @@ private:
     std::vector<std::int64_t> layers_;
     ConversationLimits limits_;
     CaptureOptions options_;
+    TargetPrecision precision_;
 };
 
 }  // namespace eyas::cli

@@ -17,6 +17,7 @@
 #include "eyas/core/stop_signals.hpp"
 #include "eyas/device/cpu.hpp"
 #include "eyas/evaluate/speculative_decoder.hpp"
+#include "target_precision.hpp"
 
 namespace eyas::cli {
 
@@ -63,6 +64,7 @@ public:
                        "tokens that end an answer (default: eos_token_id of the target's "
                        "generation_config.json or config.json)")
             ->delimiter(',');
+        precision_.declare(app)->needs(wanted);
         return wanted;
     }
 
@@ -103,16 +105,32 @@ public:
                     const ModelConfig& draft_config, const VocabMap& map,
                     std::span<const NamedTensor> draft_weights) {
         options_.stop = &stop_requested();
-        TargetModel<Cpu> target(target_weights, {layers_});
-        if (trained_on)
-            if (const auto d = difference(*trained_on,
-                                          capture_convention(target, target_names(target_weights))))
-                throw ContractError("the draft was trained on features captured otherwise: " + *d +
-                                        " (trained on, now)",
-                                    target_weights.path().string(),
-                                    "Name the draft's own target, and no other --layers");
         const auto rounded = in_bfloat16(draft_weights);
-        DraftDecoder<Cpu> draft(draft_config, map, rounded.views, target.embedding());
+        return precision_.with([&]<class P>(P) {
+            TargetModel<Cpu, P> target(target_weights, {layers_});
+            require_trained_on(trained_on, capture_convention(target, target_names(target_weights)),
+                               target_weights);
+            return both_ways(target, draft_config, map, rounded.views);
+        });
+    }
+
+private:
+    /// A draft may decode with its target in either precision.
+    static void require_trained_on(const std::optional<CaptureConvention>& trained_on,
+                                   CaptureConvention now, const HfWeights& target) {
+        if (!trained_on) return;
+        now.precision = trained_on->precision;
+        if (const auto d = difference(*trained_on, now))
+            throw ContractError("the draft was trained on features captured otherwise: " + *d +
+                                    " (trained on, now)",
+                                target.path().string(),
+                                "Name the draft's own target, and no other --layers");
+    }
+
+    template <class P>
+    OrderedJson both_ways(TargetModel<Cpu, P>& target, const ModelConfig& draft_config,
+                          const VocabMap& map, std::span<const NamedTensor> draft_weights) {
+        DraftDecoder<Cpu> draft(draft_config, map, draft_weights, target.embedding());
         auto plain_options = options_;
         plain_options.shape = DraftShape::none();
         plain_options.verification = Verification::Match;
@@ -122,7 +140,6 @@ public:
         return told(plain, drafted);
     }
 
-private:
     struct Decoded {
         std::vector<std::vector<std::int64_t>> texts;
         Acceptance acceptance;
@@ -173,11 +190,12 @@ private:
         return prompts;
     }
 
-    Decoded decode(const char* what, TargetModel<Cpu>& target, DraftDecoder<Cpu>& draft,
+    template <class P>
+    Decoded decode(const char* what, TargetModel<Cpu, P>& target, DraftDecoder<Cpu>& draft,
                    const SpeculativeOptions& options) const {
         Decoded d;
         d.texts.resize(prompts_.size());
-        SpeculativeDecoder<Cpu> decoder(target, draft, options);
+        SpeculativeDecoder<Cpu, P> decoder(target, draft, options);
         Progress progress(what, std::ssize(prompts_));
         std::int64_t done = 0;
         const auto begin = std::chrono::steady_clock::now();
@@ -204,7 +222,8 @@ private:
             "decoding's\n",
             prompts, shape_.c_str(), length_text(drafted.acceptance).c_str(),
             rates_text(rates).c_str(), drafted.rate(), plain.rate(), speed_up, equal, prompts);
-        OrderedJson j{{"prompts", prompts}, {"draft", shape_}};
+        OrderedJson j{
+            {"prompts", prompts}, {"draft", shape_}, {"target_precision", precision_.name}};
         put_acceptance(drafted.acceptance, j);
         j["tokens_per_second"] = drafted.rate();
         j["plain_tokens_per_second"] = plain.rate();
@@ -215,6 +234,7 @@ private:
 
     std::string conversations_, shape_ = "chain:4";
     SpeculativeOptions options_;
+    TargetPrecision precision_;
     std::vector<std::int64_t> layers_;
     std::vector<std::vector<std::int64_t>> prompts_;
     bool rejection_ = false;

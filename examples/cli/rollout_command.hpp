@@ -5,6 +5,7 @@
 #include "eyas/device/cpu.hpp"
 #include "eyas/ingest/handshake.hpp"
 #include "stores.hpp"
+#include "target_precision.hpp"
 
 namespace eyas::cli {
 
@@ -73,13 +74,15 @@ private:
         app_.add_option("--cache-tokens", options_.cache_tokens,
                         "of the KV cache (default 0: enough for the longest --batch requests)")
             ->check(CLI::NonNegativeNumber);
+        precision_.declare(app_);
     }
 
     void add_features() {
         auto* features = app_.add_option(
             "--features", features_,
-            "also write feature files (.ckpt), as eyas capture does; the last bits of states may "
-            "differ, as weights that are exact in bfloat16 are held so here, which decodes faster");
+            "also write feature files (.ckpt), as eyas capture does; in float32 the last bits of "
+            "states may differ, as weights that are exact in bfloat16 are held so here, which "
+            "decodes faster");
         auto* store = app_.add_option(
             "--store", store_.uri,
             "also put features into disagg:DIR?store_id=NAME, or eyas+tcp://HOST:PORT of eyas "
@@ -118,21 +121,28 @@ private:
         options_.stop = &stop_requested();
         options_.check(weights.config().vocab_size);
         if (options_.capture && !layers_.empty()) require_three_layers(layers_);
-        TargetModel<Cpu> model(weights,
-                               {options_.capture ? layers_ : std::vector<std::int64_t>{0}});
+        return precision_.with([&]<class P>(P) {
+            TargetModel<Cpu, P> model(weights,
+                                      {options_.capture ? layers_ : std::vector<std::int64_t>{0}});
+            return roll_out(model, target_names(weights), prompts);
+        });
+    }
+
+    template <class P>
+    OrderedJson roll_out(TargetModel<Cpu, P>& model, const TargetNames& names,
+                         const std::vector<Prompt>& prompts) {
         if (!features_.empty()) {
-            FeatureFiles files(model, features_, ingest_.max_len, target_names(weights));
+            FeatureFiles files(model, features_, ingest_.max_len, names);
             return answer(model, prompts, files);
         }
         if (!store_.uri.empty())
-            return with_store(
-                store_, [&](auto& s) { return put(model, target_names(weights), prompts, s); });
+            return with_store(store_, [&](auto& s) { return put(model, names, prompts, s); });
         NoFeatures none;
         return answer(model, prompts, none);
     }
 
-    template <class S>
-    OrderedJson put(TargetModel<Cpu>& model, const TargetNames& names,
+    template <class P, class S>
+    OrderedJson put(TargetModel<Cpu, P>& model, const TargetNames& names,
                     const std::vector<Prompt>& prompts, S& store) {
         ingest_.vocab_size = model.config().vocab_size;
         AnnouncedStore<S> features(model, store,
@@ -152,8 +162,8 @@ private:
         }
     }
 
-    template <class Sink>
-    OrderedJson answer(TargetModel<Cpu>& model, const std::vector<Prompt>& prompts, Sink& sink) {
+    template <class P, class Sink>
+    OrderedJson answer(TargetModel<Cpu, P>& model, const std::vector<Prompt>& prompts, Sink& sink) {
         Progress progress("rollout", std::ssize(prompts));
         const auto total = std::ssize(prompts);
         options_.on_step = [&](const RolloutReport& r) {
@@ -195,6 +205,7 @@ private:
     StoreArguments store_;
     IngestOptions ingest_;
     RolloutOptions options_;
+    TargetPrecision precision_;
 };
 
 }  // namespace eyas::cli

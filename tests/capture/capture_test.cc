@@ -137,6 +137,21 @@ TEST_CASE("features of another origin are never mixed", "[capture]") {
         auto model = f.model();
         CHECK_THROWS_AS(FeatureCapture<Cpu>(model, f.out), ContractError);
     }
+    SECTION("another precision") {
+        TargetModel<Cpu, Bf16> model(HfWeights(f.dir.path() / "model"), {{1, 2, 4}});
+        const auto claim = [&] { FeatureCapture<Cpu, Bf16>(model, f.out); };
+        CHECK_THROWS_WITH(claim(), Catch::Contains("precision: \"float32\" and \"bfloat16\""));
+        // One of a version that knew no other than fp32.
+        auto old = convention_to_json(captured_convention(f.out).value());
+        old.erase("precision");
+        write_text_file(capture_file(f.out), old.dump());
+        CHECK_THROWS_WITH(claim(), Catch::Contains("precision: \"float32\" and \"bfloat16\""));
+        write_text_file(capture_file(f.out),
+                        OrderedJson{{"target", old["target"]}, {"layers", old["layers"]}}.dump());
+        CHECK_THROWS_WITH(claim(), Catch::Contains("precision: \"float32\" and \"bfloat16\""));
+        auto same = f.model();
+        CHECK_NOTHROW(FeatureCapture<Cpu>(same, f.out));
+    }
     SECTION("unknown origin") {
         std::filesystem::remove(f.out / "capture.json");
         auto model = f.model();

@@ -18,13 +18,15 @@ namespace {
 
 using Ids = std::vector<std::int64_t>;
 
-TargetModel<Cpu> model_of(TinySizes sizes) {
+template <class P>
+TargetModel<Cpu, P> model_of(TinySizes sizes) {
     const ScratchDirectory dir;
     TinyLlama(false, 1, sizes).write(dir.path());
-    return TargetModel<Cpu>(HfWeights(dir.path()), {{0, 2, 5}});
+    return TargetModel<Cpu, P>(HfWeights(dir.path()), {{0, 2, 5}});
 }
 
-bool skips(const TargetModel<Cpu>& model) {
+template <class P>
+bool skips(const TargetModel<Cpu, P>& model) {
     if (model.row_invariant()) return false;
     WARN("SKIPPED: no packed products on this processor");
     return true;
@@ -43,8 +45,9 @@ std::vector<float> row(const TargetStates& s, std::int64_t r) {
 
 /// Row by row what forwards over pieces of `ids` give; pieces of the given sizes, the last one
 /// again and again.
-std::vector<std::vector<float>> in_pieces(TargetModel<Cpu>& model, KvCache& cache, const Ids& ids,
-                                          const Ids& sizes) {
+template <class P>
+std::vector<std::vector<float>> in_pieces(TargetModel<Cpu, P>& model, KvCache& cache,
+                                          const Ids& ids, const Ids& sizes) {
     KvCache::Sequence sequence;
     std::vector<std::vector<float>> out;
     std::size_t i = 0;
@@ -61,7 +64,8 @@ std::vector<std::vector<float>> in_pieces(TargetModel<Cpu>& model, KvCache& cach
     return out;
 }
 
-std::vector<std::vector<float>> whole(TargetModel<Cpu>& model, const Ids& ids) {
+template <class P>
+std::vector<std::vector<float>> whole(TargetModel<Cpu, P>& model, const Ids& ids) {
     const auto states = model.forward(ids);
     std::vector<std::vector<float>> out;
     for (std::int64_t r = 0; r < std::ssize(ids); ++r) out.push_back(row(states, r));
@@ -76,11 +80,12 @@ Ids joined(const Ids& a, const Ids& b) {
 
 }  // namespace
 
-TEST_CASE("however a text is cut into forwards, its states are the same bits", "[decode]") {
+TEMPLATE_TEST_CASE("however a text is cut into forwards, its states are the same bits", "[decode]",
+                   F32, Bf16) {
     const auto head = GENERATE(12, 16, 8);  // the first is no multiple of eight numbers
     auto sizes = packable;
     sizes.head = head;
-    auto model = model_of(sizes);
+    auto model = model_of<TestType>(sizes);
     if (skips(model)) return;
     const auto ids = random_ids(100, sizes.vocab, 5);
     const auto want = whole(model, ids);
@@ -92,8 +97,8 @@ TEST_CASE("however a text is cut into forwards, its states are the same bits", "
     CHECK(cache.pages_in_use() == 0);
 }
 
-TEST_CASE("sequences beside one another do not see one another", "[decode]") {
-    auto model = model_of(packable);
+TEMPLATE_TEST_CASE("sequences beside one another do not see one another", "[decode]", F32, Bf16) {
+    auto model = model_of<TestType>(packable);
     if (skips(model)) return;
     std::vector<Ids> texts;
     std::vector<std::vector<std::vector<float>>> want;
@@ -130,8 +135,8 @@ TEST_CASE("sequences beside one another do not see one another", "[decode]") {
     CHECK(cache.pages_in_use() == 0);
 }
 
-TEST_CASE("each row of a tree has the states of its own path", "[decode]") {
-    auto model = model_of(packable);
+TEMPLATE_TEST_CASE("each row of a tree has the states of its own path", "[decode]", F32, Bf16) {
+    auto model = model_of<TestType>(packable);
     if (skips(model)) return;
     const auto prefix_length = GENERATE(1, 15, 16, 40);
     const auto prefix = random_ids(prefix_length, packable.vocab, 3);
@@ -173,8 +178,9 @@ TEST_CASE("each row of a tree has the states of its own path", "[decode]") {
         CHECK(row(after, r) == want[static_cast<std::size_t>(prefix_length + 3 + r)]);
 }
 
-TEST_CASE("a truncated sequence goes on as if what follows had never been", "[decode]") {
-    auto model = model_of(packable);
+TEMPLATE_TEST_CASE("a truncated sequence goes on as if what follows had never been", "[decode]",
+                   F32, Bf16) {
+    auto model = model_of<TestType>(packable);
     if (skips(model)) return;
     const auto ids = random_ids(30, packable.vocab, 1), other = random_ids(20, packable.vocab, 2);
     auto cache = model.make_cache(64);
@@ -190,7 +196,7 @@ TEST_CASE("a truncated sequence goes on as if what follows had never been", "[de
 }
 
 TEST_CASE("a forward that fails leaves sequences as they were", "[decode]") {
-    auto model = model_of(packable);
+    auto model = model_of<F32>(packable);
     auto cache = model.make_cache(32);
     KvCache::Sequence a, b;
     const auto ids = random_ids(60, packable.vocab, 1);
@@ -212,7 +218,7 @@ TEST_CASE("a forward that fails leaves sequences as they were", "[decode]") {
 }
 
 TEST_CASE("where weights are not packed rows are close, and the model says so", "[decode]") {
-    auto model = model_of({});  // widths 20 and 28, head width 10
+    auto model = model_of<F32>({});  // widths 20 and 28, head width 10
     CHECK_FALSE(model.row_invariant());
     const auto ids = random_ids(60, 50, 5);
     auto cache = model.make_cache(60);

@@ -29,11 +29,13 @@ struct RolloutFixture {
         for (std::uint32_t i = 0; i < 9; ++i)
             prompts.push_back({"p" + std::to_string(i), random_ids(3 + 4 * i, packable.vocab, i)});
     }
-    TargetModel<Cpu> model(std::vector<std::int64_t> layers = {0, 2, 5}) const {
-        return TargetModel<Cpu>(HfWeights(dir.path() / "model"), {layers});
+    template <PrecisionPolicy P = F32>
+    TargetModel<Cpu, P> model(std::vector<std::int64_t> layers = {0, 2, 5}) const {
+        return TargetModel<Cpu, P>(HfWeights(dir.path() / "model"), {layers});
     }
-    template <class Sink>
-    RolloutJobReport answer(TargetModel<Cpu>& m, Sink&& sink, std::int64_t max_len = 2048) const {
+    template <PrecisionPolicy P, class Sink>
+    RolloutJobReport answer(TargetModel<Cpu, P>& m, Sink&& sink,
+                            std::int64_t max_len = 2048) const {
         return answer_prompts(m, std::span<const Prompt>(prompts), out, options, sink, max_len);
     }
     std::filesystem::path features() const { return dir.path() / "features"; }
@@ -54,7 +56,8 @@ struct Failing : NoFeatures {
     std::int64_t left;
 };
 
-inline bool skips(const TargetModel<Cpu>& model) {
+template <PrecisionPolicy P>
+bool skips(const TargetModel<Cpu, P>& model) {
     if (model.row_invariant()) return false;
     WARN("SKIPPED: no packed products on this processor");
     return true;

@@ -78,6 +78,11 @@ TEST_CASE("answers of another rollout are never mixed in", "[rollout]") {
         CHECK_THROWS_AS(f.answer(second, NoFeatures()), ContractError);
         return;
     }
+    SECTION("another precision") {
+        auto second = f.model<Bf16>();
+        CHECK_THROWS_WITH(f.answer(second, NoFeatures()), Catch::Contains("or precision"));
+        return;
+    }
     CHECK_THROWS_WITH(f.answer(model, NoFeatures()), Catch::Contains("another model"));
 }
 

@@ -53,6 +53,20 @@ TEST_CASE("features of another rollout in the stream are never taken for an answ
     CHECK(read_text_file(stream) == told);
 }
 
+TEST_CASE("a stream holds states of one precision", "[rollout]") {
+    Fixture f;
+    auto model = f.model();
+    auto rounding = f.model<Bf16>();
+    const auto stream = f.dir.path() / "refs.jsonl";
+    MemoryStore store({.store_id = "s"});
+    f.answer(model, FeatureStore<MemoryStore>(model, store, stream, {}, {}));
+    const auto told = read_text_file(stream);
+    CHECK_THROWS_WITH((FeatureStore<MemoryStore>(rounding, store, stream, {}, {})),
+                      Catch::Contains("precision: \"float32\" and \"bfloat16\""));
+    CHECK(read_text_file(stream) == told);
+    CHECK_NOTHROW(FeatureStore<MemoryStore>(model, store, stream, {}, {}));
+}
+
 TEST_CASE("features of more answers than there are prompts are refused", "[rollout]") {
     Fixture f;
     f.options.stop_ids = {};

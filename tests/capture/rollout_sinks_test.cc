@@ -13,15 +13,18 @@ using Fixture = eyas::test::RolloutFixture;
 using Files = FeatureFiles;
 using MemoryStore = Store<Memory>;
 
-TEST_CASE("feature files are those that capture writes over the finished text", "[rollout]") {
+TEMPLATE_TEST_CASE("feature files are those that capture writes over the finished text",
+                   "[rollout]", F32, Bf16) {
     const Fixture f;
-    auto model = f.model();
+    auto model = f.model<TestType>();
     if (skips(model)) return;
     Files files(model, f.features(), 2048);
     const auto report = f.answer(model, files);
     const auto talks = read_conversations(f.out);
     const auto other = f.dir.path() / "captured";
-    FeatureCapture<Cpu>(model, other).run(talks);
+    FeatureCapture<Cpu, TestType>(model, other).run(talks);
+    CHECK(captured_convention(other)->precision == TestType::name);
+    CHECK(read_text_file(capture_file(f.features())) == read_text_file(capture_file(other)));
     std::int64_t compared = 0;
     for (std::int64_t i = 0; i < 9; ++i) {
         const auto& mask = talks[static_cast<std::size_t>(i)].loss_mask;

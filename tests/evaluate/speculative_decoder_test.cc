@@ -72,6 +72,21 @@ TEST_CASE("200 prompts of 128 tokens come out as the target decodes them", "[eva
     CHECK(told.all.length() > 1.2 * refused.all.length());
 }
 
+TEST_CASE("under Bf16 texts come out as the same target decodes them alone", "[evaluate]") {
+    auto& world = World::get();
+    auto target = world.target.load<Bf16>(positions);
+    REQUIRE(target.row_invariant());
+    const auto from = prompts(40);
+    SpeculativeOptions o;
+    o.sequences = 8, o.max_new_tokens = 48;
+    o.shape = GENERATE(from_range(std::begin(shapes), std::end(shapes)));
+    if (GENERATE(false, true)) o.sampling = {.temperature = 0.4, .top_p = 0.9, .seed = 11};
+    const auto told = decode(world.trained, from, o, target);
+    CHECK(told.texts == plain(target, from, o));
+    check_counts(told, from, o.shape);
+    CHECK(told.all.accepted[0] > 10);  // of a draft that learned from the target in fp32
+}
+
 TEST_CASE("every shape, alone and side by side, gives the target's texts", "[evaluate]") {
     auto& world = World::get();
     const auto from = prompts(9);

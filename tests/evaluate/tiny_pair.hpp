@@ -54,19 +54,21 @@ struct TinyTarget {
         return {view("model.embed_tokens.weight"), view("lm_head.weight")};
     }
 
+    template <PrecisionPolicy P = F32>
+    TargetModel<Cpu, P> load(std::int64_t positions) const {
+        const ScratchDirectory dir;
+        auto config = llama.config();
+        config["max_position_embeddings"] = positions;
+        llama.write(dir.path(), DType::F32, config);
+        return TargetModel<Cpu, P>(HfWeights(dir.path()), {{0, 1, 2}});
+    }
+
 private:
     static TinyLlama calmed(TinyLlama llama, float calm) {
         for (auto& [name, values] : llama.weights)
             if (name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight"))
                 for (auto& x : values) x *= calm;
         return llama;
-    }
-    TargetModel<Cpu> load(std::int64_t positions) const {
-        const ScratchDirectory dir;
-        auto config = llama.config();
-        config["max_position_embeddings"] = positions;
-        llama.write(dir.path(), DType::F32, config);
-        return TargetModel<Cpu>(HfWeights(dir.path()), {{0, 1, 2}});
     }
     TensorView view(const char* name) const {
         return {reinterpret_cast<const std::byte*>(llama.weights.at(name).data()), DType::F32,

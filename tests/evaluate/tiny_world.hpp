@@ -15,8 +15,9 @@ inline constexpr std::int64_t world_positions = 192;
 
 /// Texts that the target decodes by itself, all side by side, a row of each in a forward; nothing
 /// of the decoder under test.
-inline std::vector<Ids> plain(TargetModel<Cpu>& target, std::vector<Ids> texts,
-                              const SpeculativeOptions& o) {
+template <PrecisionPolicy P>
+std::vector<Ids> plain(TargetModel<Cpu, P>& target, std::vector<Ids> texts,
+                       const SpeculativeOptions& o) {
     auto cache = target.make_cache(std::ssize(texts) * (world_positions + 16));
     std::vector<KvCache::Sequence> sequences(texts.size());
     std::vector<std::int64_t> limit;
@@ -44,7 +45,8 @@ inline std::vector<Ids> plain(TargetModel<Cpu>& target, std::vector<Ids> texts,
             auto& text = texts[running[k]];
             const auto v = static_cast<std::size_t>(world_sizes.vocab);
             TokenDistribution p;
-            p.assign(logits.as<float>().subspan((row - 1) * v, v), o.sampling);
+            const std::span<const float> all = logits.template as<float>();
+            p.assign(all.subspan((row - 1) * v, v), o.sampling);
             text.push_back(p.draw(keyed_uniform(o.sampling.seed, running[k],
                                                 static_cast<std::uint64_t>(text.size()))));
         }
@@ -86,10 +88,11 @@ struct Told {
     Acceptance all;
     std::vector<Acceptance> each;
 };
-inline Told decode(TinyDraft& draft, const std::vector<Ids>& from, const SpeculativeOptions& o) {
-    auto& world = TinyWorld::get();
-    auto decoder = draft.decoder(world.target);
-    SpeculativeDecoder<Cpu> speculative(world.target.model, decoder, o);
+template <PrecisionPolicy P>
+Told decode(TinyDraft& draft, const std::vector<Ids>& from, const SpeculativeOptions& o,
+            TargetModel<Cpu, P>& target) {
+    auto decoder = draft.decoder(TinyWorld::get().target);
+    SpeculativeDecoder<Cpu, P> speculative(target, decoder, o);
     Told told{std::vector<Ids>(from.size()), {}, std::vector<Acceptance>(from.size())};
     told.all = speculative.run(from, [&](const DecodedText& t) {
         CHECK(told.texts[t.index].empty());
@@ -98,6 +101,9 @@ inline Told decode(TinyDraft& draft, const std::vector<Ids>& from, const Specula
         told.each[t.index] = t.acceptance;
     });
     return told;
+}
+inline Told decode(TinyDraft& draft, const std::vector<Ids>& from, const SpeculativeOptions& o) {
+    return decode(draft, from, o, TinyWorld::get().target.model);
 }
 
 }  // namespace eyas::test

@@ -83,6 +83,12 @@ TEST_CASE("a draft that was trained on answers decodes their prompts as the targ
         CHECK(e["prompts"] == 12);
         CHECK(e["acceptance_length"] > 1.0);
     }
+    const auto rounded = Json::parse(
+        f.run(f.decode("model", {"--draft", "tree:2,2", "--target-precision", "bfloat16"}))
+            ->last_line());
+    CHECK(rounded["target_precision"] == "bfloat16");
+    CHECK(rounded["equal_texts"] == 12);
+    CHECK(rounded["acceptance_length"] > 1.0);
     const auto sampled = Json::parse(
         f.run(f.decode("model", {"--draft", "chain:3", "--temperature", "1", "--rejection"}))
             ->last_line());

@@ -93,11 +93,26 @@ TEST_CASE("a rollout that is killed goes on to the file of one that was not", "[
 }
 
 TEST_CASE("features of a killed rollout are those that capture writes", "[rollout]") {
-    const Fixture f(false);  // both programs hold such weights in the same form: bits agree
-    CHECK(f.interrupted("a.jsonl", {"--features", f.path("features")}, SIGKILL) == -SIGKILL);
-    f.run(f.words("a.jsonl", {"--features", f.path("features")}));
-    f.run({"capture", "--model", f.path("model"), "--conversations", f.path("a.jsonl"), "--out",
-           f.path("captured")});
+    // Both programs hold weights in the same form where they are not exact in bfloat16, or products
+    // are of bfloat16: bits agree.
+    const bool rounded = GENERATE(false, true);
+    const Fixture f(rounded);
+    const std::string precision = rounded ? "bfloat16" : "float32";
+    const Words more{"--features", f.path("features"), "--target-precision", precision};
+    const auto capture = [&](const std::string& in, int code = 0) {
+        return f.run({"capture", "--model", f.path("model"), "--conversations", f.path("a.jsonl"),
+                      "--out", f.path("captured"), "--target-precision", in},
+                     code);
+    };
+    CHECK(f.interrupted("a.jsonl", more, SIGKILL) == -SIGKILL);
+    const auto other = rounded ? "float32" : "bfloat16";
+    CHECK_THAT(f.run(f.words("a.jsonl", {"--target-precision", other}), 1)->errors(),
+               Catch::Contains("another model"));
+    f.run(f.words("a.jsonl", more));
+    capture(precision);
+    const auto told = parse_json(f.text("captured/capture.json"), "capture.json");
+    CHECK(told.at("precision") == precision);
+    CHECK_THAT(capture(other, 1)->errors(), Catch::Contains("precision: \"" + precision));
     std::int64_t files = 0;
     for (const auto& e : std::filesystem::recursive_directory_iterator(f.path("features"))) {
         if (e.path().extension() != ".ckpt") continue;

@@ -35,6 +35,7 @@ TEST_CASE("a convention comes back from JSON, and fits the bounds of metadata") 
     CHECK(again.target_id == "tiny");
     CHECK(again.norm == "final_norm");
     CHECK(again.dtype == "bfloat16");
+    CHECK(again.precision == "float32");
     check_metadata(ref("a", c).metadata, "x");
     // A ref of it is a ref of the manifest's schema, and says the same when it is read again.
     const auto read = ref_from_json(ref_to_json(ref("a", c)), "x");
@@ -59,8 +60,19 @@ TEST_CASE("a difference names the first field that differs, and both values") {
     CHECK(other([](auto& b) { b.vocab_size = 51; }) == "vocab_size: 50 and 51");
     CHECK(other([](auto& b) { b.hidden_size = 21; }) == "hidden_size: 20 and 21");
     CHECK(other([](auto& b) { b.dtype = "float32"; }) == "dtype: \"bfloat16\" and \"float32\"");
+    CHECK(other([](auto& b) { b.precision = "bfloat16"; }) ==
+          "precision: \"float32\" and \"bfloat16\"");
     // The first in their order, where there are several.
     CHECK(other([](auto& b) { b.dtype = "float32", b.vocab_size = 9; }) == "vocab_size: 50 and 9");
+}
+
+TEST_CASE("what does not say in which precision is of a version that knew fp32 only") {
+    auto rounded = convention();
+    rounded.precision = "bfloat16";
+    auto j = convention_to_json(rounded);
+    CHECK(convention_from_json(j, "x") == rounded);
+    j.erase("precision");
+    CHECK(convention_from_json(j, "x") == convention());
 }
 
 TEST_CASE("a name, and a tokenizer that one side does not know, are not compared") {
@@ -101,6 +113,8 @@ TEST_CASE("what no capture writes is refused, with the field") {
     refused("vocab_size", 0, "size");
     refused("hidden_size", 1e18, "size");
     refused("dtype", "bfloat17", "bfloat17");
+    refused("precision", "int64", "int64");
+    refused("precision", 7, "precision");
     refused("target_id", std::string(5000, 'x'), "5000 bytes");
     CHECK_THROWS_AS(convention_from_json(OrderedJson::array(), "x"), DataError);
 }

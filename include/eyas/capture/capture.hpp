@@ -47,13 +47,13 @@ struct CaptureOptions {
 /// bfloat16, no pad rows. Files appear complete or not at all; a second run over the same directory
 /// writes only what is missing or damaged. CAPTURE.done appears after the last file. One thread
 /// calls run(); `model` is borrowed.
-template <Device D>
+template <Device D, PrecisionPolicy P = F32>
 class FeatureCapture {
 public:
     /// Throws ContractError where the model does not capture three layers, or `out` holds features
-    /// of another target, of other layers or of unknown origin; ResourceError where another capture
-    /// or rollout writes into it.
-    FeatureCapture(TargetModel<D>& model, std::filesystem::path out, CaptureOptions options = {})
+    /// of another target, of other layers, in another precision or of unknown origin; ResourceError
+    /// where another capture or rollout writes into it.
+    FeatureCapture(TargetModel<D, P>& model, std::filesystem::path out, CaptureOptions options = {})
         : model_(model),
           out_(std::move(out)),
           options_(std::move(options)),
@@ -116,7 +116,7 @@ private:
         if (options_.on_progress) options_.on_progress(report_);
     }
 
-    TargetModel<D>& model_;
+    TargetModel<D, P>& model_;
     std::filesystem::path out_;
     CaptureOptions options_;
     detail::DirectoryLock lock_;

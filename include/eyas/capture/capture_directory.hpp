@@ -13,15 +13,16 @@
 namespace eyas {
 
 /// How features that are captured of this model now are captured.
-template <Device D>
-CaptureConvention capture_convention(const TargetModel<D>& model, const TargetNames& names) {
+template <Device D, PrecisionPolicy P>
+CaptureConvention capture_convention(const TargetModel<D, P>& model, const TargetNames& names) {
     return {.target_id = names.id,
             .target = model.fingerprint(),
             .layers = {model.captured_layers().begin(), model.captured_layers().end()},
             .tokenizer = names.tokenizer,
             .vocab_size = model.config().vocab_size,
             .hidden_size = model.config().hidden_size,
-            .dtype = std::string(name_of(DType::BF16))};
+            .dtype = std::string(name_of(DType::BF16)),
+            .precision = std::string(P::name)};
 }
 
 /// EAGLE3 reads three layers. Throws ContractError for another number.
@@ -31,8 +32,8 @@ inline void require_three_layers(std::span<const std::int64_t> layers) {
                             "EAGLE3 features hold three captured layers");
 }
 /// The same, of those that the model captures.
-template <Device D>
-void require_three_layers(const TargetModel<D>& model) {
+template <Device D, PrecisionPolicy P>
+void require_three_layers(const TargetModel<D, P>& model) {
     require_three_layers(model.captured_layers());
 }
 
@@ -45,10 +46,10 @@ inline detail::DirectoryLock lock_capture_directory(const std::filesystem::path&
 
 /// Makes a directory one of features that are captured of this model now; nobody else writes into
 /// it while the result lives. Throws ContractError where it holds features of another target, of
-/// other layers or of unknown origin, or the model does not capture three layers; and what
-/// lock_capture_directory() does.
-template <Device D>
-[[nodiscard]] detail::DirectoryLock claim_capture_directory(const TargetModel<D>& model,
+/// other layers, in another precision or of unknown origin, or the model does not capture three
+/// layers; and what lock_capture_directory() does.
+template <Device D, PrecisionPolicy P>
+[[nodiscard]] detail::DirectoryLock claim_capture_directory(const TargetModel<D, P>& model,
                                                             const TargetNames& names,
                                                             const std::filesystem::path& out) {
     require_three_layers(model);
@@ -61,7 +62,8 @@ template <Device D>
         write_capture_identity(out, mine);
     } else if (const auto d = difference(read_capture_identity(out), mine)) {
         throw ContractError(
-            "holds features of another target model or of other layers: " + *d + " (there, now)",
+            "holds features of another target model, of other layers or in another precision: " +
+                *d + " (there, now)",
             out.string(), "Remove it, or write to another directory");
     }
     return lock;

@@ -70,13 +70,14 @@ inline void write_capture_identity(const std::filesystem::path& features,
     write_text_file(capture_file(features), convention_to_json(c).dump(2) + "\n");
 }
 
-/// As difference() of two conventions, of which one may be a first version's.
+/// As difference() of two conventions, of which one may be a first version's, which knew fp32 only.
 inline std::optional<std::string> difference(const CaptureIdentity& saved,
                                              const CaptureConvention& now) {
     if (saved.convention) return difference(*saved.convention, now);
     auto all = now;
     all.target = saved.target;
     all.layers = saved.layers;
+    all.precision = CaptureConvention().precision;
     return difference(all, now);
 }
 

@@ -40,8 +40,8 @@ struct NoFeatures {
     void finish() {}
 };
 
-/// The files that FeatureCapture writes over the finished text with a model of the same
-/// TargetOptions (in another form of the weights, last bits differ): answer i in
+/// The files that FeatureCapture writes over the finished text with a model of the same precision
+/// and TargetOptions (in another form of the weights, last bits differ): answer i in
 /// feature_file(out, i). What an earlier rollout left at the place of another answer is replaced,
 /// or removed; features that are an answer's stay, also where `max_len` leaves it nothing
 /// supervised. Nobody else writes into the directory while this one lives.
@@ -50,9 +50,10 @@ public:
     static constexpr bool keeps_features = true;
 
     /// Throws ContractError where the model does not capture three layers, or `out` is of another
-    /// model or of other layers; ResourceError where another capture or rollout writes into it.
-    template <Device D>
-    FeatureFiles(const TargetModel<D>& model, std::filesystem::path out, std::int64_t max_len,
+    /// model, of other layers or in another precision; ResourceError where another capture or
+    /// rollout writes into it.
+    template <Device D, PrecisionPolicy P>
+    FeatureFiles(const TargetModel<D, P>& model, std::filesystem::path out, std::int64_t max_len,
                  const TargetNames& names = {})
         : out_(std::move(out)),
           lock_(claim_capture_directory(model, names, out_)),
@@ -109,8 +110,8 @@ public:
     /// Goes on with a stream that is there. Throws what the stream's writer does, ContractError
     /// where the model does not capture three layers (no stream is begun then), DataError where the
     /// stream's samples were captured otherwise.
-    template <Device D>
-    FeatureStore(const TargetModel<D>& model, Sink& store, const std::filesystem::path& stream,
+    template <Device D, PrecisionPolicy P>
+    FeatureStore(const TargetModel<D, P>& model, Sink& store, const std::filesystem::path& stream,
                  ManifestStreamWriter::Options writing, IngestOptions options,
                  const TargetNames& names = {})
         : store_(store),
@@ -164,8 +165,8 @@ public:
     ManifestStreamWriter& stream() { return writer_; }
 
 private:
-    template <Device D>
-    static IngestOptions captured_as(IngestOptions options, const TargetModel<D>& model,
+    template <Device D, PrecisionPolicy P>
+    static IngestOptions captured_as(IngestOptions options, const TargetModel<D, P>& model,
                                      const TargetNames& names) {
         require_three_layers(model);
         options.convention = capture_convention(model, names);

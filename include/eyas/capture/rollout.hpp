@@ -28,13 +28,13 @@ namespace eyas {
 /// row_invariant(), answers and states are the same bits whatever the slots, the prefill and the
 /// cache, and the states are those of one forward over the whole text. One thread; the model is
 /// borrowed.
-template <Device D>
+template <Device D, PrecisionPolicy P = F32>
 class Rollout {
 public:
     using OnFinished = std::function<void(GeneratedSequence&&)>;
 
     /// Throws ContractError for options that are out of range.
-    Rollout(TargetModel<D>& model, RolloutOptions options)
+    Rollout(TargetModel<D, P>& model, RolloutOptions options)
         : model_(model), options_(std::move(options)) {
         options_.check(model_.config().vocab_size);
     }
@@ -223,7 +223,7 @@ private:
         }
     }
 
-    TargetModel<D>& model_;
+    TargetModel<D, P>& model_;
     RolloutOptions options_;
     RolloutReport report_;
     std::vector<std::int64_t> ids_;

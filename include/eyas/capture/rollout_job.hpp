@@ -1,5 +1,6 @@
 #pragma once
 #include <algorithm>
+#include <concepts>
 #include <cstdint>
 #include <filesystem>
 #include <span>
@@ -10,28 +11,31 @@
 #include "eyas/capture/rollout.hpp"
 #include "eyas/capture/rollout_log.hpp"
 #include "eyas/core/checksum.hpp"
+#include "eyas/device/precision.hpp"
 #include "eyas/ingest/sample_statistics.hpp"
 
 namespace eyas {
 
 /// What decides every token of a rollout: two with equal identities give equal answers. Slots,
 /// prefill and cache are not in it.
-template <Device D>
-OrderedJson rollout_identity(const TargetModel<D>& model, std::span<const Prompt> prompts,
+template <Device D, PrecisionPolicy P>
+OrderedJson rollout_identity(const TargetModel<D, P>& model, std::span<const Prompt> prompts,
                              const RolloutOptions& o) {
     std::string all;
     for (const auto& p : prompts) {
         const auto ids = std::as_bytes(std::span(p.input_ids));
         all += hex64(xxh3(ids)) + " " + std::to_string(p.input_ids.size()) + " " + p.id + "\n";
     }
-    return {{"rollout", 1},
-            {"target", model.fingerprint()},
-            {"prompts", hex64(xxh3(std::as_bytes(std::span(all))))},
-            {"temperature", o.sampling.temperature},
-            {"top_p", o.sampling.top_p},
-            {"seed", o.sampling.seed},
-            {"max_new_tokens", o.max_new_tokens},
-            {"stop_ids", o.stop_ids}};
+    OrderedJson identity{{"rollout", 1},
+                         {"target", model.fingerprint()},
+                         {"prompts", hex64(xxh3(std::as_bytes(std::span(all))))},
+                         {"temperature", o.sampling.temperature},
+                         {"top_p", o.sampling.top_p},
+                         {"seed", o.sampling.seed},
+                         {"max_new_tokens", o.max_new_tokens},
+                         {"stop_ids", o.stop_ids}};
+    if (!std::same_as<P, F32>) identity["precision"] = P::name;
+    return identity;
 }
 
 namespace detail {
@@ -61,15 +65,15 @@ struct RolloutJobReport {
 /// what training will use of a sample. Throws what RolloutLog, Rollout and the sink do. Where the
 /// sink keeps features, also DataError where no answer has a supervised token: before anything is
 /// generated where none can have one, else at the end; what ended by then stays.
-template <Device D, class Sink>
-RolloutJobReport answer_prompts(TargetModel<D>& model, std::span<const Prompt> prompts,
+template <Device D, class Sink, PrecisionPolicy P>
+RolloutJobReport answer_prompts(TargetModel<D, P>& model, std::span<const Prompt> prompts,
                                 const std::filesystem::path& out, const RolloutOptions& options,
                                 Sink& sink, std::int64_t max_len) {
     RolloutJobReport report;
     const auto count = [&](const GeneratedSequence& s) {
         report.statistics.add(s.conversation().loss_mask, max_len);
     };
-    Rollout<D> rollout(model, options);
+    Rollout<D, P> rollout(model, options);
     if (Sink::keeps_features)
         detail::require_some_supervision(prompts, options.max_new_tokens, max_len, out.string());
     RolloutLog log(out, rollout_identity(model, prompts, options), prompts,

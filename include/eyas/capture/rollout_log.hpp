@@ -171,7 +171,8 @@ private:
         if (std::filesystem::exists(file)) {
             if (read_json_file(file) != Json(identity_))
                 throw ContractError(
-                    "holds answers of another model, to other prompts or with other options",
+                    "holds answers of another model or precision, to other prompts or with other "
+                    "options",
                     out_.string(),
                     "Remove it with " + file.filename().string() +
                         " and its .part, or name another --out");

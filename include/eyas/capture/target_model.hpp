@@ -12,6 +12,7 @@
 #include "eyas/capture/target_weights.hpp"
 #include "eyas/core/tensor.hpp"
 #include "eyas/device/concept.hpp"
+#include "eyas/device/precision.hpp"
 #include "eyas/ops/embedding.hpp"
 #include "eyas/ops/frozen_linear.hpp"
 #include "eyas/ops/rms_norm.hpp"
@@ -32,8 +33,8 @@ inline std::vector<std::int64_t> default_capture_layers(std::int64_t layers) {
 
 struct TargetOptions {
     std::vector<std::int64_t> layers = {};  // L captured layers; empty: default_capture_layers
-    bool narrow = true;  // hold weights in bfloat16 where that is exact: half the memory, faster
-                         // decoding of few sequences, slower forwards of whole texts
+    bool narrow = true;  // under F32: hold weights in bfloat16 where that is exact: half the
+                         // memory, faster decoding of few sequences, slower forwards of whole texts
 };
 
 /// What a forward over N packed tokens yields.
@@ -42,9 +43,13 @@ struct TargetStates {
     Tensor last;      // [N, D] fp32: the final state after the model's norm, input of the head
 };
 
-/// A frozen model of the Llama family in fp32: computes hidden states and logits, of whole
-/// sequences or of new tokens behind what a KvCache holds. Rows of all sequences go through every
-/// matrix product together; nothing is padded.
+/// A frozen model of the Llama family: computes hidden states and logits, of whole sequences or of
+/// new tokens behind what a KvCache holds. Rows of all sequences go through every matrix product
+/// together; nothing is padded.
+///
+/// Under F32 it computes as its weights say. Under Bf16 weights of matrices and what they multiply
+/// are rounded to bfloat16, which processors with AVX-512 BF16 multiply twice as fast; sums, the
+/// residual stream, norms, attention and the KV cache are fp32 under both.
 ///
 /// Where the device packs weights of these sizes (row_invariant()), a row's bits depend on its own
 /// tokens alone: not on other sequences of the forward, nor on how a sequence was cut into
@@ -53,9 +58,11 @@ struct TargetStates {
 ///
 /// Weights live as long as the model. The device's memory must be the host's. One thread drives a
 /// model; it may use many inside. Two models share nothing.
-template <Device D>
+template <Device D, PrecisionPolicy P = F32>
 class TargetModel {
 public:
+    using PrecisionType = P;
+
     /// Takes the weights; `from` is not needed afterwards. Throws what load_target_weights throws,
     /// ContractError for a captured layer that does not exist.
     explicit TargetModel(const HfWeights& from, TargetOptions options = {}, D device = {})
@@ -149,7 +156,7 @@ public:
 private:
     struct Layer {
         Tensor input_norm, post_norm, q_norm, k_norm;
-        FrozenLinear qkv, output, gate_up, down;
+        FrozenLinear<P> qkv, output, gate_up, down;
     };
 
     // What a forward works in; kept, so that decoding allocates nothing large. S = (H + 2G) E.
@@ -170,7 +177,7 @@ private:
     void take(TargetWeights w) {
         fingerprint_ = eyas::fingerprint(w, config_);
         const auto frozen = [this](Tensor& weight, Tensor bias = {}) {
-            FrozenLinear l(device_, std::move(weight), std::move(bias), narrow_);
+            FrozenLinear<P> l(device_, std::move(weight), std::move(bias), narrow_);
             row_invariant_ = row_invariant_ && l.row_invariant();
             return l;
         };
@@ -275,7 +282,7 @@ private:
     std::vector<std::int64_t> layers_;
     std::vector<Layer> weights_;
     Tensor embedding_, final_norm_;  // [V, D], [D]
-    FrozenLinear head_;
+    FrozenLinear<P> head_;
     std::string fingerprint_;
     bool row_invariant_ = true, narrow_;
     RotaryTable rotary_;

@@ -56,10 +56,12 @@ inline void record_convention(ModelConfig& draft, const std::optional<CaptureCon
     if (c) draft.source["eyas"][convention_key] = Json(convention_to_json(*c));
 }
 
-/// What of a convention a resumed run must find again.
+/// What of a convention a resumed run must find again. Runs of versions that knew fp32 only say
+/// nothing of it.
 inline Json convention_identity(const CaptureConvention& c) {
     Json j = convention_to_json(c);
     j.erase("target_id");
+    if (c.precision == CaptureConvention().precision) j.erase("precision");
     return j;
 }
 

@@ -16,6 +16,11 @@ inline bool exact_in_bfloat16(std::span<const float> values) {
     return lost == 0;
 }
 
+/// Each number becomes the nearest one that bfloat16 holds.
+inline void round_to_bfloat16(std::span<float> values) {
+    for (float& v : values) v = static_cast<float>(BFloat16(v));
+}
+
 /// A float32 tensor in bfloat16 where that is exact, else itself.
 inline Tensor narrowed_where_exact(Tensor t) {
     if (t.dtype() != DType::F32 || !exact_in_bfloat16(t.as<float>())) return t;

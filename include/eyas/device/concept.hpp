@@ -5,6 +5,7 @@
 
 #include "eyas/core/host_device.hpp"
 #include "eyas/core/tensor.hpp"
+#include "eyas/device/precision.hpp"
 
 namespace eyas {
 
@@ -38,7 +39,9 @@ struct PackedMatmul {
     bool add = false;
 };
 
-/// The same with W in bfloat16, in the form that NarrowingDevice::narrow() gave it.
+/// The same with W in bfloat16, in the form that NarrowingDevice::narrow() gave it. Under Bf16 X is
+/// rounded to bfloat16 first.
+template <PrecisionPolicy P = F32>
 struct NarrowMatmul {
     std::int64_t m = 0, n = 0, k = 0;
     const float* x = nullptr;
@@ -106,12 +109,12 @@ concept PackingDevice = Device<D> &&
 
 /// A device that multiplies fp32 rows with weights that it holds in bfloat16, as many numbers as
 /// the weight has, with fp32 sums: half the memory to be read. A row's bits do not depend on the
-/// rows beside it.
-template <class D>
+/// rows beside it. Under Bf16 rows are rounded to bfloat16 first.
+template <class D, class P = F32>
 concept NarrowingDevice = Device<D> && requires(const D& d, std::int64_t n, const float* weight,
-                                                BFloat16* narrow, const NarrowMatmul& product) {
+                                                BFloat16* narrow, const NarrowMatmul<P>& product) {
     { d.narrows(n, n) } -> std::same_as<bool>;
-    d.narrow(weight, n, n, narrow);  // the weight must be exact in bfloat16
+    d.narrow(weight, n, n, narrow);  // rounds the weight to bfloat16
     d.matmul(product);
 };
 

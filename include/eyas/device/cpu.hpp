@@ -117,8 +117,9 @@ public:
     void narrow(const float* weight, std::int64_t out, std::int64_t in, BFloat16* to) const {
         detail::NarrowProduct(out, in).pack(weight, to);
     }
-    void matmul(const NarrowMatmul& x) const {
-        detail::NarrowProduct(x.n, x.k).multiply(x.x, x.weight, x.y, x.m, x.add);
+    template <PrecisionPolicy P>
+    void matmul(const NarrowMatmul<P>& x) const {
+        detail::NarrowProduct(x.n, x.k).multiply<P>(x.x, x.weight, x.y, x.m, x.add);
     }
 
 private:
@@ -143,6 +144,6 @@ private:
     static constexpr std::int64_t alone = 1 << 14;  // operations that take less than to wake others
     static constexpr std::int64_t block = 1 << 12;
 };
-static_assert(PackingDevice<Cpu> && NarrowingDevice<Cpu>);
+static_assert(PackingDevice<Cpu> && NarrowingDevice<Cpu, F32> && NarrowingDevice<Cpu, Bf16>);
 
 }  // namespace eyas

@@ -6,8 +6,9 @@
 
 namespace eyas {
 
-/// What parameters, hidden states and the target head are stored as. Sums, softmax, losses,
-/// gradients of parameters and optimizer state are fp32 under both.
+/// Of a draft in training: what parameters, hidden states and the target head are stored as. Sums,
+/// softmax, losses, gradients of parameters and optimizer state are fp32 under both. Of a target:
+/// what matrix products take their weights and inputs in.
 struct F32 {
     using Element = float;
     static constexpr std::string_view name = "float32";

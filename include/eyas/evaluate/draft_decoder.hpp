@@ -168,7 +168,7 @@ private:
         const std::string layer = "midlayer.";
         const auto matrix = [&](std::int64_t width,
                                 const std::vector<std::pair<std::string, std::int64_t>>& parts) {
-            return FrozenLinear(device_, stacked(weights, width, parts));
+            return FrozenLinear<F32>(device_, stacked(weights, width, parts));
         };
         const auto vector = [&](const std::string& name, std::int64_t width) {
             return stacked(weights, width, {{name, 1}});
@@ -195,7 +195,7 @@ private:
     VocabMap map_;
     HeadShape shape_;
     TensorView embedding_;
-    FrozenLinear qkv_weight_, output_, gate_up_weight_, down_, fc_, head_;
+    FrozenLinear<F32> qkv_weight_, output_, gate_up_weight_, down_, fc_, head_;
     Tensor hidden_norm_, input_norm_, post_norm_, norm_;
     std::array<Tensor, 3> fc_norm_;
     RotaryTable rotary_;

@@ -18,12 +18,13 @@ namespace eyas {
 /// chain or a tree, one forward of the target judges all of it. Several texts go on side by side,
 /// each with a tree of its own; a text's tokens do not depend on the others where the target is
 /// row_invariant(). Borrows target and draft. One thread drives it.
-template <Device D>
+template <Device D, PrecisionPolicy P = F32>
 class SpeculativeDecoder {
 public:
     /// Throws ContractError for options that do not fit, DataError for a draft of another target's
     /// sizes.
-    SpeculativeDecoder(TargetModel<D>& target, DraftDecoder<D>& draft, SpeculativeOptions options)
+    SpeculativeDecoder(TargetModel<D, P>& target, DraftDecoder<D>& draft,
+                       SpeculativeOptions options)
         : target_(target),
           draft_(draft),
           o_(std::move(options)),
@@ -268,7 +269,7 @@ private:
 
     static constexpr std::int64_t judged_together = 64;  // rows of logits at a time
 
-    TargetModel<D>& target_;
+    TargetModel<D, P>& target_;
     DraftDecoder<D>& draft_;
     SpeculativeOptions o_;
     KvCache target_cache_, draft_cache_;

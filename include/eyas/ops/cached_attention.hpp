@@ -1,18 +1,14 @@
 #pragma once
-#ifdef __FMA__
-#include <immintrin.h>
-#endif
-
 #include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 #include <exception>
 #include <span>
 #include <vector>
 
 #include "eyas/device/concept.hpp"
+#include "eyas/ops/cached_products.hpp"
 #include "eyas/ops/cached_rows.hpp"
 #include "eyas/ops/exp.hpp"
 #include "eyas/ops/largest.hpp"
@@ -25,81 +21,6 @@
 namespace eyas {
 
 namespace detail {
-
-/// Eight numbers that are computed with together.
-using Lanes = float __attribute__((vector_size(32)));
-
-/// sum += x v. Fused wherever the processor can: left to itself a compiler fuses in one kernel and
-/// not in another (g++ avoids chains of fused operations on some processors), and a number would
-/// depend on which kernel computed it.
-inline void multiply_add(Lanes& sum, float x, const Lanes& v) {
-#ifdef __FMA__
-    sum = _mm256_fmadd_ps(_mm256_set1_ps(x), v, sum);
-#else
-    sum += x * v;
-#endif
-}
-
-inline void load(Lanes& to, const float* from) { std::memcpy(&to, from, sizeof to); }
-inline void store(const Lanes& from, float* to) { std::memcpy(to, &from, sizeof from); }
-
-/// Queries of a tile against one block of keys: to[p][0..16) = q[p] k. P queries share each load.
-template <int P>
-void score_block(const float* const* q, const float* keys, std::int64_t width, float* const* to) {
-    Lanes sums[P][2] = {};
-    for (std::int64_t e = 0; e < width; ++e) {
-        Lanes left, right;
-        load(left, keys + e * key_block), load(right, keys + e * key_block + 8);
-#pragma GCC unroll 4
-        for (int p = 0; p < P; ++p) {
-            multiply_add(sums[p][0], q[p][e], left);
-            multiply_add(sums[p][1], q[p][e], right);
-        }
-    }
-    for (int p = 0; p < P; ++p) store(sums[p][0], to[p]), store(sums[p][1], to[p] + 8);
-}
-
-/// Adds weights[p][j] v[j] of keys j in [0, n), for numbers e and 8 further ones of out[p], in the
-/// order of the keys.
-template <int P>
-void add_eight(const float* const* weights, const float* values, std::int64_t n, std::int64_t width,
-               float* const* out, std::int64_t e) {
-    Lanes sums[P];
-    for (int p = 0; p < P; ++p) load(sums[p], out[p] + e);
-    for (std::int64_t j = 0; j < n; ++j) {
-        Lanes v;
-        load(v, values + j * width + e);
-#pragma GCC unroll 4
-        for (int p = 0; p < P; ++p) multiply_add(sums[p], weights[p][j], v);
-    }
-    for (int p = 0; p < P; ++p) store(sums[p], out[p] + e);
-}
-
-/// The same for out[p] [E]. Numbers that fill no eight are widened to some.
-template <int P>
-void add_values(const float* const* weights, const float* values, std::int64_t n,
-                std::int64_t width, float* const* out) {
-    constexpr std::int64_t lanes = 8;
-    std::int64_t e = 0;
-    for (; e + lanes <= width; e += lanes) add_eight<P>(weights, values, n, width, out, e);
-    if (e == width) return;
-    float rest[key_block * lanes] = {}, sums[P][lanes] = {};
-    float* to[P];
-    for (std::int64_t j = 0; j < n; ++j)
-        std::copy_n(values + j * width + e, width - e, rest + j * lanes);
-    for (int p = 0; p < P; ++p) to[p] = std::copy_n(out[p] + e, width - e, sums[p]) - (width - e);
-    add_eight<P>(weights, rest, n, lanes, to, 0);
-    for (int p = 0; p < P; ++p) std::copy_n(sums[p], width - e, out[p] + e);
-}
-
-/// f(first, count) for pieces of four queries, then single ones: f is called with a compile-time
-/// count, f.template operator()<P>(first).
-template <class F>
-void in_fours(std::int64_t n, const F& f) {
-    std::int64_t i = 0;
-    for (; i + 4 <= n; i += 4) f.template operator()<4>(i);
-    for (; i < n; ++i) f.template operator()<1>(i);
-}
 
 /// One thread's numbers of a tile: queries of some rows and of the heads that read one kv head.
 class CachedTile {
@@ -132,6 +53,7 @@ public:
 private:
     std::int64_t row(std::int64_t p) const { return begin_ + p / shape_->group(); }
     std::int64_t seen(std::int64_t r) const { return a_->seen[static_cast<std::size_t>(r)]; }
+    std::int64_t seen_of(std::int64_t p) const { return seen_[static_cast<std::size_t>(p)]; }
     std::int64_t head(std::int64_t p) const { return g_ * shape_->group() + p % shape_->group(); }
     const float* keys(std::int64_t block) const {
         return a_->blocks[static_cast<std::size_t>(block)] + g_ * shape_->block_size();
@@ -144,17 +66,18 @@ private:
     void resize() {
         scores_.resize(static_cast<std::size_t>(pairs_ * stride_));
         q_.resize(static_cast<std::size_t>(pairs_)), to_.resize(q_.size());
-        weights_.resize(q_.size());
+        weights_.resize(q_.size()), seen_.resize(q_.size());
         for (std::int64_t p = 0; p < pairs_; ++p) {
-            q_[static_cast<std::size_t>(p)] =
-                a_->q + row(p) * a_->q_stride + head(p) * shape_->head_dim;
+            const auto at = static_cast<std::size_t>(p);
+            q_[at] = a_->q + row(p) * a_->q_stride + head(p) * shape_->head_dim;
+            seen_[at] = seen(row(p));
         }
     }
 
     void score() {
         const auto width = shape_->head_dim;
         std::int64_t shared = 0;
-        for (std::int64_t p = 0; p < pairs_; ++p) shared = std::max(shared, seen(row(p)));
+        for (std::int64_t p = 0; p < pairs_; ++p) shared = std::max(shared, seen_of(p));
         for (std::int64_t b = 0; b * key_block < shared; ++b) {
             for (std::int64_t p = 0; p < pairs_; ++p)
                 to_[static_cast<std::size_t>(p)] = scores(p) + b * key_block;
@@ -182,12 +105,12 @@ private:
         float numbers[key_block];
         float* to[] = {numbers};
         score_block<1>(q_.data() + p, gathered_.data(), width, to);
-        std::copy_n(numbers, n, scores(p) + seen(row(p)) + static_cast<std::int64_t>(first));
+        std::copy_n(numbers, n, scores(p) + seen_of(p) + static_cast<std::int64_t>(first));
     }
 
     void softmax(std::int64_t p) {
         float* x = scores(p);
-        const auto n = seen(row(p)) + std::ssize(a_->extra_of(row(p)));
+        const auto n = seen_of(p) + std::ssize(a_->extra_of(row(p)));
         const float scale = 1.f / std::sqrt(static_cast<float>(shape_->head_dim));
         const float top = largest(x, n) * scale;
         float sum = 0;
@@ -207,32 +130,34 @@ private:
         for (std::int64_t p = 0; p < pairs_; ++p) {
             to_[static_cast<std::size_t>(p)] = a_->out + row(p) * a_->out_stride + head(p) * width;
             std::fill_n(to_[static_cast<std::size_t>(p)], width, 0.f);
-            most = std::max(most, seen(row(p)));
+            most = std::max(most, seen_of(p));
         }
         for (std::int64_t b = 0; b * key_block < most; ++b) add_block(b);
         for (std::int64_t p = 0; p < pairs_; ++p) add_extra(p);
     }
 
-    /// Four queries at a time where all of them see the whole block, else each for itself.
+    /// Keys that four queries see, for all of them at a time; then those that some see, for each.
     void add_block(std::int64_t b) {
         const auto width = shape_->head_dim;
         const auto count = [&](std::int64_t p) {
-            return std::clamp<std::int64_t>(seen(row(p)) - b * key_block, 0, key_block);
+            return std::clamp<std::int64_t>(seen_of(p) - b * key_block, 0, key_block);
         };
         for (std::int64_t p = 0; p < pairs_; ++p)
             weights_[static_cast<std::size_t>(p)] = scores(p) + b * key_block;
         in_fours(pairs_, [&]<int P>(std::int64_t p) {
-            if (count(p) == key_block && count(p + P - 1) == key_block)
-                return add_values<P>(weights_.data() + p, values(b), key_block, width,
-                                     to_.data() + p);
-            for (int i = 0; i < P; ++i)
-                add_values<1>(weights_.data() + p + i, values(b), count(p + i), width,
-                              to_.data() + p + i);
+            auto shared = count(p);
+            for (int i = 1; i < P; ++i) shared = std::min(shared, count(p + i));
+            add_values<P>(weights_.data() + p, values(b), shared, width, to_.data() + p);
+            for (auto q = p; q < p + P; ++q) {
+                const float* rest = weights_[static_cast<std::size_t>(q)] + shared;
+                add_values<1>(&rest, values(b) + shared * width, count(q) - shared, width,
+                              to_.data() + q);
+            }
         });
     }
 
     void add_extra(std::int64_t p) {
-        const float* weight = scores(p) + seen(row(p));
+        const float* weight = scores(p) + seen_of(p);
         for (const auto slot : a_->extra_of(row(p)))
             add_values<1>(&weight, values(slot / key_block) + slot % key_block * shape_->head_dim,
                           1, shape_->head_dim, to_.data() + p),
@@ -245,6 +170,7 @@ private:
     std::vector<float> scores_;  // [pairs, stride]
     std::vector<float> gathered_;
     std::vector<const float*> q_, weights_;
+    std::vector<std::int64_t> seen_;  // [pairs]
     std::vector<float*> to_;
 };
 }  // namespace detail

@@ -18,15 +18,16 @@ namespace eyas {
 /// beside feature files (capture.json), in the metadata of their refs ("capture"), and in the
 /// config.json of drafts that were trained on them ("eyas.capture").
 struct CaptureConvention {
-    std::string target_id;             // a name for people, not compared: directories get renamed
-    std::string target;                // TargetModel::fingerprint(): its config and weights
-    std::vector<std::int64_t> layers;  // captured, counted from 0: the residual stream after each
-    std::string norm = "final_norm";   // hidden_state is after the model's norm; captured states
-                                       // are before any
-    std::string tokenizer = {};        // XXH3-64 of tokenizer.json; "": not known, not compared
-    std::int64_t vocab_size = 0;       // V, of the target
-    std::int64_t hidden_size = 0;      // Dt
-    std::string dtype = "bfloat16";    // of states as they were captured
+    std::string target_id;              // a name for people, not compared: directories get renamed
+    std::string target;                 // TargetModel::fingerprint(): its config and weights
+    std::vector<std::int64_t> layers;   // captured, counted from 0: the residual stream after each
+    std::string norm = "final_norm";    // hidden_state is after the model's norm; captured states
+                                        // are before any
+    std::string tokenizer = {};         // XXH3-64 of tokenizer.json; "": not known, not compared
+    std::int64_t vocab_size = 0;        // V, of the target
+    std::int64_t hidden_size = 0;       // Dt
+    std::string dtype = "bfloat16";     // of states as they were captured
+    std::string precision = "float32";  // of the target's matrix products: TargetModel's P
 };
 
 /// As text: "layers: [1, 5, 8] and [2, 5, 8]" for the first field in which two conventions differ;
@@ -37,12 +38,14 @@ inline bool operator==(const CaptureConvention& a, const CaptureConvention& b) {
     return !difference(a, b);
 }
 
-/// Fields in this order; "target" and "layers" are those of the first versions' capture.json.
+/// Fields in this order; "target" and "layers" are those of the first versions' capture.json. One
+/// without "precision" is of a version that knew fp32 only.
 inline OrderedJson convention_to_json(const CaptureConvention& c) {
     return {{"target", c.target},           {"layers", c.layers},
             {"target_id", c.target_id},     {"norm", c.norm},
             {"tokenizer", c.tokenizer},     {"vocab_size", c.vocab_size},
-            {"hidden_size", c.hidden_size}, {"dtype", c.dtype}};
+            {"hidden_size", c.hidden_size}, {"dtype", c.dtype},
+            {"precision", c.precision}};
 }
 
 inline std::optional<std::string> difference(const CaptureConvention& a,
@@ -84,6 +87,8 @@ inline void check_convention(const CaptureConvention& c, const std::string& wher
     for (const auto size : {c.vocab_size, c.hidden_size})
         if (size < 1 || size > most) refuse("a size of " + std::to_string(size));
     dtype_from_name(c.dtype, where);
+    if (c.precision != "float32" && c.precision != "bfloat16")
+        refuse("precision '" + c.precision + "'");
 }
 }  // namespace detail
 
@@ -98,6 +103,7 @@ inline CaptureConvention convention_from_json(const OrderedJson& j, const std::s
     c.vocab_size = required<std::int64_t>(j, "vocab_size", where);
     c.hidden_size = required<std::int64_t>(j, "hidden_size", where);
     c.dtype = detail::short_text(j, "dtype", where);
+    if (j.contains("precision")) c.precision = detail::short_text(j, "precision", where);
     detail::check_convention(c, where);
     return c;
 }

@@ -116,15 +116,19 @@ def make(out, number, name):
     single = forward(read, ids, "float32")
     if name == "mistral_window":
         check_window(read, ids, read.config.sliding_window)
+    rounded = forward(model_class.from_pretrained(directory, dtype=torch.bfloat16).eval(), ids, "bfloat16")
+    assert all(t.dtype == torch.bfloat16 for t in rounded.values())
     with double_precision():
         wide = model_class(config_class.from_pretrained(directory)).eval()
         wide.load_state_dict(read.state_dict())
         double = forward(wide, ids, "float64")
     assert all(t.dtype == torch.float64 for t in [wide.model.rotary_emb.inv_freq, *double.values()])
-    save_file({"input_ids": ids, **single, **double}, directory / "expected.safetensors")
+    save_file({"input_ids": ids, **rounded, **single, **double}, directory / "expected.safetensors")
     for part in [f"layer.{i}" for i in CAPTURED] + ["last", "logits"]:
-        s, d = single[f"float32.{part}"].double(), double[f"float64.{part}"]
-        print(f"{name:18} {part:8} float32 is off by {((s - d).norm() / d.norm()).item():.2e}")
+        d = double[f"float64.{part}"]
+        off = [((s.double() - d).norm() / d.norm()).item()
+               for s in (single[f"float32.{part}"], rounded[f"bfloat16.{part}"])]
+        print(f"{name:18} {part:8} float32 is off by {off[0]:.2e}, bfloat16 by {off[1]:.2e}")
 
 
 if __name__ == "__main__":
