@@ -105,14 +105,14 @@ TEST_CASE("features of a killed rollout are those that capture writes", "[rollou
                      code);
     };
     CHECK(f.interrupted("a.jsonl", more, SIGKILL) == -SIGKILL);
-    const auto other = rounded ? "float32" : "bfloat16";
-    CHECK_THAT(f.run(f.words("a.jsonl", {"--target-precision", other}), 1)->errors(),
+    const auto wrong = rounded ? "float32" : "bfloat16";
+    CHECK_THAT(f.run(f.words("a.jsonl", {"--target-precision", wrong}), 1)->errors(),
                Catch::Contains("another model"));
     f.run(f.words("a.jsonl", more));
     capture(precision);
     const auto told = parse_json(f.text("captured/capture.json"), "capture.json");
     CHECK(told.at("precision") == precision);
-    CHECK_THAT(capture(other, 1)->errors(), Catch::Contains("precision: \"" + precision));
+    CHECK_THAT(capture(wrong, 1)->errors(), Catch::Contains("precision: \"" + precision));
     std::int64_t files = 0;
     for (const auto& e : std::filesystem::recursive_directory_iterator(f.path("features"))) {
         if (e.path().extension() != ".ckpt") continue;
