@@ -56,18 +56,18 @@ void add_eights(const float* const* weights, const float* values, std::int64_t n
                 std::int64_t width, float* const* out, std::int64_t e) {
     Lanes sums[P][C];
     for (int p = 0; p < P; ++p)
-        for (int c = 0; c < C; ++c) load(sums[p][c], out[p] + e + 8 * c);
+        for (std::int64_t c = 0; c < C; ++c) load(sums[p][c], out[p] + e + 8 * c);
     for (std::int64_t j = 0; j < n; ++j) {
         Lanes v[C];
 #pragma GCC unroll 8
-        for (int c = 0; c < C; ++c) load(v[c], values + j * width + e + 8 * c);
+        for (std::int64_t c = 0; c < C; ++c) load(v[c], values + j * width + e + 8 * c);
 #pragma GCC unroll 4
         for (int p = 0; p < P; ++p)
 #pragma GCC unroll 8
-            for (int c = 0; c < C; ++c) multiply_add(sums[p][c], weights[p][j], v[c]);
+            for (std::int64_t c = 0; c < C; ++c) multiply_add(sums[p][c], weights[p][j], v[c]);
     }
     for (int p = 0; p < P; ++p)
-        for (int c = 0; c < C; ++c) store(sums[p][c], out[p] + e + 8 * c);
+        for (std::int64_t c = 0; c < C; ++c) store(sums[p][c], out[p] + e + 8 * c);
 }
 
 /// The same for out[p] [E]. Numbers that fill no eight are widened to some.
