@@ -131,6 +131,8 @@ private:
     /// Throws unless every batch gives the same bits, and those of forwards over whole texts.
     void verify() {
         if (!model_.row_invariant()) throw std::runtime_error("no packed products here");
+        if (std::same_as<P, Bf16> && !cpu_.narrows(16, 16))
+            throw std::runtime_error("no products of narrow weights here");
         const auto want = answers(16, true);
         for (const std::int64_t batch : {1, 4}) {
             const auto got = answers(batch, true);
@@ -180,16 +182,15 @@ private:
         const std::vector<float> x(m * k, 1.f), y(w * k, 1.f);
         std::vector<float> packed(y.size()), z(m * w);
         std::vector<BFloat16> narrow(y.size());
-        cpu_.pack(y.data(), w, k, packed.data());
-        if (!cpu_.narrows(w, k)) throw std::runtime_error("no products of narrow weights here");
-        cpu_.narrow(y.data(), w, k, narrow.data());
-        const PackedMatmul<float> product{m, w, k, x.data(), packed.data(), z.data()};
-        const NarrowMatmul<Bf16> rounding{m, w, k, x.data(), narrow.data(), z.data()};
+        if constexpr (std::same_as<P, F32>)
+            cpu_.pack(y.data(), w, k, packed.data());
+        else
+            cpu_.narrow(y.data(), w, k, narrow.data());
         const auto multiply = [&] {
             if constexpr (std::same_as<P, F32>)
-                cpu_.matmul(product);
+                cpu_.matmul(PackedMatmul<float>{m, w, k, x.data(), packed.data(), z.data()});
             else
-                cpu_.matmul(rounding);
+                cpu_.matmul(NarrowMatmul<Bf16>{m, w, k, x.data(), narrow.data(), z.data()});
         };
         rate_ = 2.0 * static_cast<double>(m * k * w) / bench::times_of(multiply, runs_).median;
         std::printf("ceilings: %.1f GB/s read, %.1f GFLOP/s\n", read_ / 1e9, rate_ / 1e9);
